@@ -1,0 +1,177 @@
+"""A model's `config.pbtxt`, always through Triton's own ModelConfig protobuf."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
+
+from tritium.client import InputError, TensorSpec
+
+from ._errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# Where Triton's config and its wire protocol call the same dtype differently.
+_CONFIG_DTYPES = {"BYTES": "STRING"}
+_WIRE_DTYPES = {config: wire for wire, config in _CONFIG_DTYPES.items()}
+_DEFAULT_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
+
+
+def check_name(name: str) -> str:
+    """A model's name, as it may stand in paths and URLs.
+
+    Raises:
+        InputError: it has other characters, or is too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            "A model's name must be 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit, "
+            f"got {name!r} instead"
+        )
+    return name
+
+
+def model_config(
+    name: str,
+    *,
+    backend: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    max_batch_size: int = 64,
+    instances: int = 1,
+    parameters: Mapping[str, str] | None = None,
+    label_files: Mapping[str, str] | None = None,
+) -> ModelConfig:
+    """A config in which everything that matters is written, so that no server has to guess.
+
+    Args:
+        name: the model's name.
+        backend: ``onnxruntime`` or ``pytorch``.
+        inputs: whole shapes: with a ``max_batch_size`` above 0 the first axis is the batch and must be -1.
+        outputs: likewise.
+        max_batch_size: most rows that Triton puts into one batch; 0 for a model without a batch axis. Above 0, Triton
+            batches whatever waits, without waiting itself.
+        instances: how many copies of the model run.
+        parameters: the backend's own keys, such as ``intra_op_thread_count``.
+        label_files: for each output that has labels, the name of the file with one a line.
+
+    Raises:
+        InputError: a name, dtype or shape cannot be used.
+    """
+    if backend not in _DEFAULT_FILES:
+        raise InputError(f"The 'backend' parameter must be one of {sorted(_DEFAULT_FILES)}, got {backend!r} instead")
+    config = ModelConfig(name=check_name(name), backend=backend, max_batch_size=max_batch_size)
+    # Written, because the default would move traffic to a new version at the next load without anybody saying so.
+    config.version_policy.latest.num_versions = 1
+    for specs, tensors in ((inputs, config.input), (outputs, config.output)):
+        for spec in specs:
+            tensor = tensors.add(name=spec.name, data_type=_config_dtype(spec), dims=_dims(spec, max_batch_size > 0))
+            if not tensor.dims:
+                # Triton has no empty dims: one element, reshaped away.
+                tensor.dims.append(1)
+                tensor.reshape.SetInParent()
+    for output in config.output:
+        output.label_filename = (label_files or {}).get(output.name, "")
+    # KIND_AUTO: a GPU where there is one, else the CPU, by the same file.
+    config.instance_group.add(count=instances, kind=ModelInstanceGroup.KIND_AUTO)
+    if max_batch_size > 0:
+        config.dynamic_batching.SetInParent()
+    for key, value in (parameters or {}).items():
+        config.parameters[key].string_value = value
+    return config
+
+
+def config_text(config: ModelConfig) -> str:
+    """The config as `config.pbtxt` has it."""
+    text: str = text_format.MessageToString(config)
+    # Protobuf leaves zeros out, and this one must be seen: it says that there is no batch axis.
+    return text if config.max_batch_size else f"{text}max_batch_size: 0\n"
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a `config.pbtxt`.
+
+    Raises:
+        ConfigError: it is missing, or is no ModelConfig; the message has the line.
+    """
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} is no Triton model config: {exc}") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def input_specs(config: ModelConfig) -> list[TensorSpec]:
+    """The inputs with whole shapes, batch axis included."""
+    return [_spec(tensor, config.max_batch_size > 0) for tensor in config.input]
+
+
+def output_specs(config: ModelConfig) -> list[TensorSpec]:
+    """The outputs with whole shapes, batch axis included."""
+    return [_spec(tensor, config.max_batch_size > 0) for tensor in config.output]
+
+
+def artifact_name(config: ModelConfig) -> str:
+    """The name of the model file in a version's folder.
+
+    Raises:
+        ConfigError: the backend is none that Tritium exports for.
+    """
+    if config.default_model_filename:
+        return str(config.default_model_filename)
+    try:
+        return _DEFAULT_FILES[config.backend]
+    except KeyError:
+        raise ConfigError(
+            f"The backend of {config.name!r} must be one of {sorted(_DEFAULT_FILES)}, got {config.backend!r} instead"
+        ) from None
+
+
+def check_fits(new: ModelConfig, old: ModelConfig) -> None:
+    """A new version takes and gives what the model's clients know.
+
+    Raises:
+        ConfigError: an input or an output was added, removed or changed.
+    """
+    for kind, specs in (("inputs", input_specs), ("outputs", output_specs)):
+        if specs(new) != specs(old):
+            raise ConfigError(
+                f"The {kind} of {new.name!r} are {', '.join(map(str, specs(old)))}, and the new version has "
+                f"{', '.join(map(str, specs(new)))}. Clients rely on them: publish it under another name"
+            )
+    if bool(new.max_batch_size) != bool(old.max_batch_size):
+        raise ConfigError(f"{new.name!r} must keep its batch axis (max_batch_size {old.max_batch_size})")
+
+
+def _config_dtype(spec: TensorSpec) -> int:
+    name = f"TYPE_{_CONFIG_DTYPES.get(spec.dtype, spec.dtype)}"
+    if name not in DataType.keys():  # noqa: SIM118 — an enum wrapper, not a dict
+        valid = sorted(_wire_dtype(number) for number in DataType.values() if number)
+        raise InputError(f"The dtype of {spec.name!r} must be one of {valid}, got {spec.dtype!r} instead")
+    return int(DataType.Value(name))
+
+
+def _wire_dtype(number: int) -> str:
+    name: str = DataType.Name(number).removeprefix("TYPE_")
+    return _WIRE_DTYPES.get(name, name)
+
+
+def _dims(spec: TensorSpec, batched: bool) -> list[int]:
+    if not batched:
+        return list(spec.shape)
+    if not spec.shape or spec.shape[0] != -1:
+        raise InputError(
+            f"{spec} has no batch axis: with max_batch_size above 0 the first axis must be -1. "
+            "Export it with a dynamic batch axis, or use max_batch_size=0"
+        )
+    return list(spec.shape[1:])
+
+
+def _spec(tensor: Any, batched: bool) -> TensorSpec:
+    # A client sees dims, not what they are reshaped to.
+    return TensorSpec(tensor.name, _wire_dtype(tensor.data_type), (*((-1,) if batched else ()), *tensor.dims))

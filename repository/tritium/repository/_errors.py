@@ -1,0 +1,46 @@
+"""Every exception of the repository.
+
+TritiumError
+├── ConfigError                          a config.pbtxt cannot be read, or does not fit
+├── GoldenError                          golden cases cannot be used
+├── ManifestError                        a manifest cannot be read, or a file is not what it says
+├── ArtifactError                        a model file does not load or does not run
+└── PublishError                         a version was not published; nothing has changed
+    └── GateError                        it does not give the golden outputs, or not as its config says
+"""
+
+from __future__ import annotations
+
+from tritium.client import TritiumError
+
+
+class ConfigError(TritiumError):
+    """A ``config.pbtxt`` cannot be read, or does not fit what it configures."""
+
+
+class GoldenError(TritiumError):
+    """Golden cases are missing, not finite, too big or of the wrong form."""
+
+
+class ManifestError(TritiumError):
+    """A manifest cannot be read, or a file is not the one it names."""
+
+
+class ArtifactError(TritiumError):
+    """A model file does not load or does not run."""
+
+
+class PublishError(TritiumError):
+    """A version was not published. The repository is as it was."""
+
+
+class GateError(PublishError):
+    """The version failed its verification. The repository is as it was.
+
+    Attributes:
+        model: the model that the version was meant for.
+    """
+
+    def __init__(self, message: str, *, model: str) -> None:
+        self.model = model
+        super().__init__(f"{model!r} was not published: {message}")

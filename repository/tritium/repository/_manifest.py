@@ -1,0 +1,96 @@
+"""The manifest: where a version comes from, how good it is, and what its files are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ._compare import Tolerance
+from ._errors import ManifestError
+
+MANIFEST_NAME = "manifest.json"
+GOLDEN_NAME = "golden.npz"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Provenance of one version.
+
+    Attributes:
+        model: the model's name.
+        source: what made it, such as ``tritium.exporters.zoo.digits_cnn``.
+        created: when, in UTC, as ISO 8601.
+        frameworks: versions of the packages that made it.
+        data: what it was trained on: a name, numbers of rows, a checksum.
+        metrics: what it reached on held-out data.
+        parity: largest difference or share of agreement between framework and artifact, by output.
+        tolerance: what a served answer may differ from a golden one.
+        recipe: a checksum of all that went in; the same recipe need not be built twice.
+        opset: ONNX opset of the artifact, if it is ONNX.
+        files: sha256 of every other file of the version, by name.
+    """
+
+    model: str
+    source: str
+    created: str
+    frameworks: Mapping[str, str]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    parity: Mapping[str, float]
+    tolerance: Tolerance
+    recipe: str = ""
+    opset: int | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def with_files(self, folder: Path) -> Manifest:
+        """The same manifest naming every file in a folder, itself excepted."""
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        return replace(self, files={name: file_sha256(folder / name) for name in names if name != MANIFEST_NAME})
+
+    def save(self, folder: Path) -> None:
+        """Write it into a version's folder."""
+        text = json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read it from a version's folder.
+
+        Raises:
+            ManifestError: it is missing, or is no manifest.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content["tolerance"] = Tolerance(**content["tolerance"])
+            return cls(**content)
+        except OSError as exc:
+            raise ManifestError(f"{path} cannot be read: {exc.strerror}") from exc
+        except (ValueError, TypeError, KeyError) as exc:
+            known = ", ".join(item.name for item in fields(cls))
+            raise ManifestError(f"{path} is no manifest ({exc}); it needs the keys {known}") from exc
+
+    def check_files(self, folder: Path) -> None:
+        """Compare a version's folder with what the manifest says is in it.
+
+        Raises:
+            ManifestError: a file was changed, added or removed.
+        """
+        present = self.with_files(folder).files
+        for name in sorted(present.keys() | self.files.keys()):
+            if name not in present:
+                raise ManifestError(f"{folder / name} is missing, and the manifest names it")
+            if name not in self.files:
+                raise ManifestError(f"{folder / name} is not in the manifest")
+            if present[name] != self.files[name]:
+                raise ManifestError(f"{folder / name} was changed: its sha256 is not the manifest's. Publish again")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,96 @@
+"""A model repository on disk: what is in it."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tritium.client import InputError
+
+from ._config import check_name, read_config
+from ._errors import ConfigError
+
+CONFIG_NAME = "config.pbtxt"
+
+
+class Repository:
+    """A folder of models, each with its `config.pbtxt` and a folder per version, as Triton reads it.
+
+    Args:
+        path: the folder.
+        create: make the folder if it is not there.
+
+    Raises:
+        InputError: it is no folder.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = False) -> None:
+        self.path = Path(path).absolute()
+        if create:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:
+                raise InputError(f"The repository {self.path} cannot be made: {exc.strerror}") from exc
+        if not self.path.is_dir():
+            raise InputError(f"There is no model repository at {self.path}")
+
+    def __repr__(self) -> str:
+        """As in ``Repository('/srv/models')``."""
+        return f"Repository({str(self.path)!r})"
+
+    def models(self) -> list[str]:
+        """The models that have at least one version, sorted."""
+        folders = (path for path in self.path.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path.name for path in folders if _versions(path))
+
+    def versions(self, model: str) -> list[int]:
+        """A model's versions, in ascending order; none if it has none yet."""
+        return _versions(self.path / check_name(model))
+
+    def config(self, model: str) -> ModelConfig:
+        """A model's config.
+
+        Raises:
+            ConfigError: it is missing, or cannot be read.
+            InputError: there is no such model.
+        """
+        folder = self.path / check_name(model)
+        if not folder.is_dir():
+            raise InputError(f"There is no model {model!r} in {self.path}{self._hint(model)}")
+        return read_config(folder / CONFIG_NAME)
+
+    def has_complete_config(self, model: str) -> bool:
+        """Whether the config says all that a server needs, so that nothing has to be read from the model file."""
+        try:
+            config = self.config(model)
+        except ConfigError:
+            return False
+        return bool(config.backend and config.input and config.output)
+
+    def version_folder(self, model: str, version: str | int | None = None) -> Path:
+        """The folder of a version; of the latest if none is named.
+
+        Raises:
+            InputError: there is no such version.
+        """
+        versions = self.versions(model)
+        wanted = str(versions[-1] if version is None and versions else version)
+        if wanted not in map(str, versions):
+            have = f"it has {', '.join(map(str, versions))}" if versions else "it has none"
+            raise InputError(f"There is no version {wanted} of {model!r} in {self.path}; {have}{self._hint(model)}")
+        return self.path / model / wanted
+
+    def _hint(self, model: str) -> str:
+        close = difflib.get_close_matches(model, [name for name in self.models() if name != model], n=1)
+        return f". Did you mean {close[0]!r}?" if close else ""
+
+
+def _versions(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    # Triton takes folders with a whole number above 0 for versions, and passes over the rest.
+    return sorted(
+        int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal() and int(path.name)
+    )
