@@ -1,0 +1,69 @@
+"""The per-user cache: where it is, and one lock around every change to it.
+
+wheels/     what was downloaded and is needed again
+runtime/    Triton, unpacked, a folder per release
+stubs/      a tiny Python environment for each of the user's own
+backends/   backend folders, keyed by their content
+run/        logs and examples of servers that are running
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tritium.client import MissingExtraError
+
+from ._errors import RuntimeInstallError
+
+
+def cache_dir() -> Path:
+    """`$TRITIUM_CACHE_DIR`, else `$XDG_CACHE_HOME/tritium`, else `~/.cache/tritium`."""
+    if chosen := os.environ.get("TRITIUM_CACHE_DIR"):
+        return Path(chosen).expanduser().absolute()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "tritium"
+    return Path("~/.cache/tritium").expanduser()
+
+
+@contextmanager
+def locked_cache() -> Iterator[Path]:
+    """The cache folder, made if need be, with everybody else who would change it waiting.
+
+    Raises:
+        RuntimeInstallError: the folder cannot be written, or the disk is full. What was half made is gone.
+    """
+    try:
+        from filelock import FileLock
+    except ImportError as exc:
+        raise MissingExtraError("filelock", "server") from exc
+    cache = cache_dir()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / "lock"):
+            # Whoever holds the lock is alone: what is half made now was left by somebody who was killed.
+            for stale in [*cache.glob(".*-*"), *cache.glob("*/.*-*")]:
+                shutil.rmtree(stale, ignore_errors=True)
+            yield cache
+    except OSError as exc:
+        raise RuntimeInstallError(
+            f"The cache {cache} cannot be written: {exc}. Free some space, or name another folder in TRITIUM_CACHE_DIR"
+        ) from exc
+
+
+@contextmanager
+def made_aside(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` in one step when the block ends well, and vanishes when it does not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

@@ -1,0 +1,95 @@
+"""A process that never outlives this one, and whose output is kept within bounds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+_LOG_BYTES = 8 * 1024 * 1024
+_TAIL_LINES = 400
+
+
+class BoundProcess:
+    """A program in a session of its own; its standard output and error go to a log that is rotated at 8 MiB.
+
+    The thread that starts it also reads its output, so it lives as long as the program does. The kernel ties the
+    program to that thread: if this process is killed, the program gets SIGTERM.
+    """
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path) -> None:
+        self.log = log
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        started: Future[subprocess.Popen[str]] = Future()
+        self._reader = threading.Thread(
+            target=self._run, args=(command, dict(env), folder, started), name="triton-log", daemon=True
+        )
+        self._reader.start()
+        self._popen = started.result()
+
+    @property
+    def pid(self) -> int:
+        """The program's process id; also that of its process group."""
+        return self._popen.pid
+
+    def exit_code(self) -> int | None:
+        """What the program exited with (negative: the signal that ended it), or None while it runs."""
+        return self._popen.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the program's end; None if it did not come in time."""
+        try:
+            return self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, timeout_s: float) -> int:
+        """Ask the program to end, and end it and all that it started if it has not after `timeout_s`."""
+        if self.exit_code() is None:
+            self._popen.send_signal(signal.SIGTERM)
+            self.wait(timeout_s)
+        with suppress(ProcessLookupError):  # as it should be: it left nothing behind
+            os.killpg(self.pid, signal.SIGKILL)
+        code = self._popen.wait()
+        self._reader.join(timeout=5)
+        return code
+
+    def _run(
+        self, command: Sequence[str], env: dict[str, str], folder: Path, started: Future[subprocess.Popen[str]]
+    ) -> None:
+        launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_bound_exec.py")), str(os.getpid())]
+        try:
+            process = subprocess.Popen(
+                [*launcher, *command],
+                env=env,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                # Ctrl-C in the terminal is for us: we stop the program in order.
+                start_new_session=True,
+                # If we are gone, a log line must not kill the program while it shuts down.
+                restore_signals=False,
+            )
+        except BaseException as exc:
+            started.set_exception(exc)
+            return
+        started.set_result(process)
+        file = RotatingFileHandler(self.log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+        try:
+            for line in process.stdout or ():
+                self.tail.append(line.rstrip("\n"))
+                file.emit(logging.makeLogRecord({"msg": self.tail[-1]}))
+        finally:
+            file.close()

@@ -1,0 +1,333 @@
+"""A Triton server that lives as long as a `with` block."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from tritium.client import Client, InputError
+from tritium.repository import Repository
+
+from ._backends import PYTHON_BASED, backend_directory
+from ._cache import cache_dir
+from ._errors import ModelLoadError, PortInUseError, StartError
+from ._process import BoundProcess
+from ._runtime import Progress, Runtime, install_runtime, silent
+from ._stub_env import stub_environment
+from ._system import libpython
+
+_HOST = "127.0.0.1"
+_SHM = Path("/dev/shm")
+# Model code can read the server's environment, so only what it may need is passed on.
+_PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUDA|NVIDIA|NCCL|ORT|TORCH|PYTORCH)_\w+)")
+# How a chosen free port can still be taken: somebody else was quicker.
+_PORT_TRIES = 3
+_KINDS = ("http", "grpc", "metrics")
+
+
+class TritonServer:
+    """The real `tritonserver` on this machine, over a model repository, on loopback.
+
+    >>> with TritonServer("model_repository") as server, server.client() as client:
+    ...     print(client.model("digits_cnn").metadata)
+
+    Models are loaded explicitly: what changes in the repository is served only after :meth:`load`.
+
+    Args:
+        repository: the model repository's folder.
+        models: the models to load; all by default.
+        http_port: the port for HTTP; 0 takes any free one, as for the other two.
+        grpc_port: the port for gRPC.
+        metrics_port: the port for Prometheus metrics.
+        expose: listen on every interface instead of loopback. This Triton has known flaws that a stranger can use, so
+            only behind something that keeps strangers out: the network of a compose file, a gateway.
+        startup_timeout_s: seconds until every model must be ready.
+        shutdown_timeout_s: seconds that requests under way get to finish when the server stops.
+        progress: called with a line for people where something takes long.
+
+    Raises:
+        InputError: the repository is no folder, or has no such models.
+    """
+
+    def __init__(
+        self,
+        repository: str | Path,
+        *,
+        models: Sequence[str] | None = None,
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        expose: bool = False,
+        startup_timeout_s: float = 120.0,
+        shutdown_timeout_s: float = 10.0,
+        progress: Progress = silent,
+    ) -> None:
+        self.repository = Repository(repository)
+        known = self.repository.models()
+        unknown = sorted(set(models or ()) - set(known))
+        if unknown:
+            raise InputError(
+                f"There is no model {unknown[0]!r} in {self.repository.path}; it has {', '.join(known) or 'none'}"
+            )
+        if not known:
+            raise InputError(
+                f"There are no models in {self.repository.path}; `tritium zoo train` builds the reference models"
+            )
+        self.models = list(models or known)
+        self._asked_ports = dict(zip(_KINDS, (http_port, grpc_port, metrics_port), strict=True))
+        for kind, port in self._asked_ports.items():
+            if not 0 <= port < 65536:
+                raise InputError(f"The '{kind}_port' parameter must be 0 to 65535, got {port} instead")
+        self._ports: dict[str, int] = {}
+        self._address = "0.0.0.0" if expose else _HOST  # noqa: S104 — asked for by name
+        self._startup_timeout_s = startup_timeout_s
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._progress = progress
+        self._id = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._process: BoundProcess | None = None
+
+    def __enter__(self) -> TritonServer:
+        """Start the server, as :meth:`start`."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server, as :meth:`stop`."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start Triton and wait until every model is ready. The runtime is installed first, if it is not there.
+
+        Raises:
+            UnsupportedSystemError: this machine or this Python cannot run it.
+            RuntimeInstallError: the runtime cannot be installed.
+            PortInUseError: a port that was asked for is taken.
+            ModelLoadError: models did not load; it has the reason of each.
+            StartError: Triton died, or was not ready in time.
+        """
+        if self._process is not None:
+            raise StartError("This server is started already")
+        runtime = install_runtime(progress=self._progress)
+        _sweep_dead_owners()
+        for attempt in range(_PORT_TRIES):
+            self._ports = _choose_ports(self._address, self._asked_ports)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._process = BoundProcess(
+                self._command(runtime), env=_environment(runtime), folder=self.folder, log=self.log
+            )
+            try:
+                self._wait_until_ready()
+                return
+            except BaseException as exc:
+                taken = any("Address already in use" in line or "failed to bind" in line for line in self._process.tail)
+                self._end(keep_log=isinstance(exc, StartError))
+                if not (isinstance(exc, StartError) and taken and attempt + 1 < _PORT_TRIES):
+                    raise
+
+    def stop(self) -> int | None:
+        """Stop Triton: what it accepted is answered, for at most the shutdown timeout. Nothing of it is left behind.
+
+        Returns:
+            Triton's exit code; None if it was not running.
+        """
+        return self._end(keep_log=False)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for Triton to end by itself; its exit code, or None if it is still running after `timeout_s`."""
+        return self._running().wait(timeout_s)
+
+    @property
+    def http_url(self) -> str:
+        """As in ``http://127.0.0.1:8000``."""
+        return f"http://{_HOST}:{self._ports['http']}"
+
+    @property
+    def grpc_url(self) -> str:
+        """As in ``grpc://127.0.0.1:8001``."""
+        return f"grpc://{_HOST}:{self._ports['grpc']}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds the metrics."""
+        return f"http://{_HOST}:{self._ports['metrics']}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """Triton's process id."""
+        return self._running().pid
+
+    @property
+    def folder(self) -> Path:
+        """Where this server's log lies. It vanishes when the server stops in order."""
+        return cache_dir() / "run" / self._id
+
+    @property
+    def log(self) -> Path:
+        """Triton's log, at most 8 MiB and as much again from before."""
+        return self.folder / "triton.log"
+
+    def client(self, *, protocol: str = "http", timeout_s: float = 30.0) -> Client:
+        """A client of this server, over ``http`` or ``grpc``."""
+        if protocol not in ("http", "grpc"):
+            raise InputError(f"The 'protocol' parameter of client must be 'http' or 'grpc', got {protocol!r} instead")
+        return Client(self.http_url if protocol == "http" else self.grpc_url, timeout_s=timeout_s)
+
+    def load(self, model: str) -> None:
+        """Load a model, or load it again as it is in the repository now. If that fails, what was served goes on.
+
+        Raises:
+            ServerError: the model does not load; the message has Triton's reason.
+        """
+        # Over HTTP a load would block one of the server's few threads.
+        with self.client(protocol="grpc") as client:
+            client.load_model(model)
+
+    def unload(self, model: str) -> None:
+        """Take a model out of service."""
+        with self.client(protocol="grpc") as client:
+            client.unload_model(model)
+
+    def _running(self) -> BoundProcess:
+        if self._process is None:
+            raise StartError("This server is not running; use it in a `with` block or call start()")
+        return self._process
+
+    @property
+    def _shm_prefix(self) -> str:
+        return f"tritium-{self._id}-"
+
+    def _command(self, runtime: Runtime) -> list[str]:
+        complete = all(self.repository.has_complete_config(model) for model in self.models)
+        flags = {
+            "model-repository": self.repository.path,
+            "model-control-mode": "explicit",
+            "backend-directory": backend_directory(runtime),
+            "cache-directory": runtime.caches,
+            "exit-timeout-secs": max(1, round(self._shutdown_timeout_s)),
+            "allow-sagemaker": "false",
+            "allow-vertex-ai": "false",
+        }
+        for kind, port in self._ports.items():
+            flags |= {f"{kind}-address": self._address, f"{kind}-port": port}
+        command = [str(runtime.binary), *(f"--{name}={value}" for name, value in flags.items())]
+        command += [f"--load-model={model}" for model in self.models]
+        # Auto-completion starts a process of its own for each model, so it is on only where it is needed.
+        command += ["--disable-auto-complete-config"] if complete else []
+        # The prefix lets us remove what is ours, and only that, after a crash.
+        command += [
+            f"--backend-config={name},shm-region-prefix-name={self._shm_prefix}" for name in ("python", *PYTHON_BASED)
+        ]
+        return command
+
+    def _wait_until_ready(self) -> None:
+        process = self._running()
+        deadline = time.monotonic() + self._startup_timeout_s
+        while not _says_ready(self._ports["http"]):
+            code = process.exit_code()
+            if code is not None:
+                process.stop(0)  # its output is then complete
+                raise self._start_error(f"Triton ended with exit code {code} before it was ready")
+            if time.monotonic() > deadline:
+                raise self._start_error(f"Triton was not ready after {self._startup_timeout_s:g} s")
+            process.wait(0.02)
+
+    def _start_error(self, what: str) -> StartError:
+        lines = list(self._running().tail)
+        if reasons := load_failures(lines):
+            return ModelLoadError(reasons, log=self.log)
+        complaints = [line for line in lines if re.match(r"E\d{4} |error:|Error:", line) and "NVML" not in line]
+        return StartError("\n".join([what, *(f"  {line}" for line in complaints[-5:])]), log=self.log)
+
+    def _end(self, *, keep_log: bool) -> int | None:
+        if self._process is None:
+            return None
+        # A little more than Triton itself allows for what is under way.
+        code = self._process.stop(self._shutdown_timeout_s + 5)
+        self._process = None
+        _sweep_shm(self._shm_prefix)
+        if not keep_log:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return code
+
+
+def load_failures(log: Sequence[str]) -> dict[str, str]:
+    """Which models did not load, and why, by Triton's own log lines; a model's first reason counts."""
+    patterns = (
+        r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)",
+        r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.*)",
+        r"failed to poll model '(?P<model>[^']+)'.*?: (?P<reason>.*)",
+    )
+    reasons: dict[str, str] = {}
+    for line in log:
+        for pattern in patterns:
+            if line.startswith("E") and (match := re.search(pattern, line)):
+                reason = match["reason"].removesuffix('"').replace('\\"', '"').replace("\\n", "\n")
+                # Behind the reason a Python backend puts the place in its source.
+                reasons.setdefault(match["model"], reason.split("\n\nAt:")[0].strip())
+    return reasons
+
+
+def _says_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _choose_ports(address: str, asked: Mapping[str, int]) -> dict[str, int]:
+    """A port for each kind: the one asked for, if it is free, else any that is."""
+    with ExitStack() as stack:
+        chosen = {}
+        # The fixed ones first, so that a free one is none of them; all are held until all are chosen.
+        for kind, port in sorted(asked.items(), key=lambda item: item[1] == 0):
+            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((address, port))
+                listener.listen()
+            except OSError as exc:
+                raise PortInUseError(kind, port) from exc
+            chosen[kind] = listener.getsockname()[1]
+        return {kind: chosen[kind] for kind in asked}
+
+
+def _environment(runtime: Runtime) -> dict[str, str]:
+    passed = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
+    path = os.environ.get("PATH", os.defpath)
+    libraries = [str(runtime.libraries), str(libpython().parent), os.environ.get("LD_LIBRARY_PATH", "")]
+    return passed | {
+        "PATH": f"{stub_environment(runtime) / 'bin'}:{path}",
+        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _sweep_shm(prefix: str) -> None:
+    for region in _SHM.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def _sweep_dead_owners() -> None:
+    """Remove what servers left behind whose owner was killed: shared memory at once, logs after a day."""
+    for region in _SHM.glob("tritium-*-*"):
+        if not Path(f"/proc/{region.name.split('-')[1]}").exists():
+            region.unlink(missing_ok=True)
+    for folder in (cache_dir() / "run").glob("*-*"):
+        old = time.time() - folder.stat().st_mtime > 24 * 3600
+        if old and not Path(f"/proc/{folder.name.split('-')[0]}").exists():
+            shutil.rmtree(folder, ignore_errors=True)

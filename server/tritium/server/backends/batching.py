@@ -1,0 +1,183 @@
+"""What both Python-based backends share: from Triton's requests to one run of the model and back.
+
+This file and the `model.py` of a backend are copied side by side into a backend folder and run inside Triton's stub
+process. They import nothing else of Tritium.
+
+A batch travels so: every request is read without a copy, requests of the same row shapes are gathered once, the model
+runs once for the outputs that somebody asked for, and every request gets its slice. If the run fails, each request
+of that batch runs alone, so that only the one at fault gets an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import triton_python_backend_utils as pb
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    def read(self, tensor: Any) -> Any:
+        """An input of a request as an array of the framework, without a copy where it can be."""
+
+    def gather(self, arrays: Sequence[Any]) -> Any:
+        """Several arrays joined along the batch axis."""
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> Mapping[str, Any]:
+        """Run the model for the named outputs."""
+
+    def write(self, name: str, array: Any) -> Any:
+        """An output as a tensor of Triton."""
+
+
+@dataclass(frozen=True)
+class ModelArgs:
+    """What Triton tells a model instance at its start, read once.
+
+    Attributes:
+        config: the model's configuration, in Triton's JSON form.
+        folder: the version's folder.
+        device_id: the GPU to use, or None for the CPU.
+    """
+
+    config: Mapping[str, Any]
+    folder: str
+    device_id: int | None
+
+    @classmethod
+    def read(cls, args: Mapping[str, str]) -> ModelArgs:
+        """Read the arguments of `initialize`, and refuse a numpy that this stub cannot work with."""
+        if int(np.__version__.split(".")[0]) >= 2:
+            raise pb.TritonModelException(
+                f"numpy {np.__version__} ({np.__file__}) was imported in the backend process. With numpy 2 this stub "
+                "answers with empty outputs. Run `tritium doctor`; `tritium runtime remove` and a new start mend it."
+            )
+        return cls(
+            config=json.loads(args["model_config"]),
+            folder=f"{args['model_repository']}/{args['model_version']}",
+            device_id=int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None,
+        )
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first axis of every tensor is the batch."""
+        return int(self.config["max_batch_size"]) > 0
+
+    def parameter(self, key: str, default: str = "") -> str:
+        """A value of the config's `parameters`."""
+        return str(self.config.get("parameters", {}).get(key, {}).get("string_value", default))
+
+    def integer(self, key: str, default: int, *, least: int = 0) -> int:
+        """A whole number of the config's `parameters`."""
+        text = self.parameter(key, str(default))
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise pb.TritonModelException(
+                f"parameter {key!r} must be a whole number from {least}, got {text!r} instead"
+            )
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A true or false of the config's `parameters`."""
+        text = self.parameter(key, str(default)).lower()
+        if text not in ("true", "1", "false", "0"):
+            raise pb.TritonModelException(f"parameter {key!r} must be true, false, 1 or 0, got {text!r} instead")
+        return text in ("true", "1")
+
+
+@dataclass
+class _Job:
+    """One request, read."""
+
+    request: Any
+    inputs: dict[str, Any]
+    outputs: Sequence[str]
+
+    @property
+    def rows(self) -> int:
+        return int(next(iter(self.inputs.values())).shape[0])
+
+
+class Batcher:
+    """Runs an engine over the requests that Triton hands over at once."""
+
+    def __init__(self, engine: Engine, args: ModelArgs) -> None:
+        self._engine = engine
+        self._batched = args.batched
+        self._names = [output["name"] for output in args.config["output"]]
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """One response for each request, in their order."""
+        responses: list[Any] = [None] * len(requests)
+        batches: dict[Any, list[tuple[int, _Job]]] = {}
+        for index, request in enumerate(requests):
+            try:
+                inputs = {tensor.name(): self._engine.read(tensor) for tensor in request.inputs()}
+            except Exception as exc:
+                responses[index] = _failure(exc)
+                continue
+            key = tuple((name, array.shape[1:]) for name, array in inputs.items()) if self._batched else index
+            batches.setdefault(key, []).append((index, _Job(request, inputs, request.requested_output_names())))
+        for batch in batches.values():
+            answers = self._answer([job for _, job in batch])
+            for (index, _), answer in zip(batch, answers, strict=True):
+                responses[index] = answer
+        return responses
+
+    def _answer(self, jobs: Sequence[_Job]) -> list[Any]:
+        try:
+            return self._run(jobs)
+        except Exception as exc:
+            if len(jobs) == 1:
+                return [_failure(exc)]
+            return [answer for job in jobs for answer in self._answer([job])]
+
+    def _run(self, jobs: Sequence[_Job]) -> list[Any]:
+        asked = {name for job in jobs for name in job.outputs}
+        outputs = [name for name in self._names if name in asked]
+        if len(jobs) == 1:
+            inputs = jobs[0].inputs
+        else:
+            inputs = {name: self._engine.gather([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+        results = self._engine.run(inputs, outputs)
+        if self._batched:
+            total = sum(job.rows for job in jobs)
+            for name, array in results.items():
+                if not array.shape or array.shape[0] != total:
+                    raise pb.TritonModelException(
+                        f"output {name!r} has shape {tuple(array.shape)} for a batch of {total}: "
+                        "the model does not keep the batch axis, so max_batch_size must be 0"
+                    )
+        if len(jobs) == 1:
+            return [self._response(jobs[0], results)]
+        answers, start = [], 0
+        for job in jobs:
+            stop = start + job.rows
+            answers.append(self._response(job, {name: array[start:stop] for name, array in results.items()}))
+            start = stop
+        return answers
+
+    def _response(self, job: _Job, results: Mapping[str, Any]) -> Any:
+        return pb.InferenceResponse(
+            [self._engine.write(name, results[name]) for name in self._names if name in job.outputs]
+        )
+
+
+def decode(array: Any) -> Any:
+    """An object array of bytes as one of `str`, as the frameworks want it."""
+    result = np.empty(array.size, dtype=object)
+    result[:] = [item.decode() for item in array.ravel()]
+    return result.reshape(array.shape)
+
+
+def _failure(exc: Exception) -> Any:
+    code = pb.TritonError.INVALID_ARG if isinstance(exc, UnicodeDecodeError) else pb.TritonError.INTERNAL
+    return pb.InferenceResponse([], pb.TritonError(f"{type(exc).__name__}: {exc}", code))
