@@ -1,0 +1,129 @@
+"""The main job, end to end, on real digits: train, export, verify, publish, serve, call, load-test.
+
+`make demo` runs it. Everything it does goes through what the packages publish.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tritium.client import Client
+from tritium.exporters.zoo import MODELS, Built, build, load_digits
+from tritium.loadtest import BatchingResult, compare_batching
+from tritium.repository import Repository, Verdict, verify_server
+from tritium.server import TritonServer
+
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+STARTED = time.monotonic()
+SHOWN_DIGITS = 12
+USERS, ROUNDS, ROUND_S = 16, 3, 4.0
+
+
+def step(text: str) -> None:
+    print(f"[{time.monotonic() - STARTED:5.1f} s] {text}", flush=True)
+
+
+def predictions(client: Client) -> dict[str, list[int]]:
+    """The digit that each model sees in the first held-out images."""
+    pixels = load_digits().test_pixels[:SHOWN_DIGITS]
+    cnn = client.model("digits_cnn")(pixels.reshape(-1, 1, 28, 28))
+    mlp = client.model("digits_mlp")(pixels)
+    svm = client.model("digits_svm")(pixels, outputs=["label"])
+    return {
+        "digits_cnn": np.argmax(cnn, axis=1).tolist(),
+        "digits_mlp": np.argmax(mlp, axis=1).tolist(),
+        "digits_svm": np.ravel(svm).tolist(),
+    }
+
+
+def main() -> int:
+    repository = Repository(REPOSITORY, create=True)
+    built = []
+    for name in MODELS:
+        step(f"train, export, verify and publish {name}")
+        built.append(build(name, repository, progress=lambda line: print(f"          {line}", flush=True)))
+
+    step("serve them with Triton")
+    seen: dict[str, dict[str, list[int]]] = {}
+    verdicts: list[tuple[str, Verdict]] = []
+    with TritonServer(repository.path, progress=step) as server:
+        for protocol in ("http", "grpc"):
+            step(f"call them over {protocol}")
+            with server.client(protocol=protocol) as client:
+                verdicts += [(protocol, verdict) for verdict in verify_server(client, repository)]
+                seen[protocol] = predictions(client)
+
+    step(f"load digits_cnn with dynamic batching on and off, {ROUNDS} rounds each in turns")
+    sides = compare_batching(repository, "digits_cnn", users=USERS, duration_s=ROUND_S, rounds=ROUNDS)
+    step("done")
+    summary(built, verdicts, seen, sides)
+    right = all(verdict.ok for _, verdict in verdicts) and seen["http"] == seen["grpc"]
+    return 0 if right and all(result.ok for side in sides for result in side.rounds) else 1
+
+
+def summary(
+    built: list[Built],
+    verdicts: list[tuple[str, Verdict]],
+    seen: dict[str, dict[str, list[int]]],
+    sides: tuple[BatchingResult, ...],
+) -> None:
+    data = built[0].manifest.data
+    print(
+        f"\nModels, trained on {data['train_rows']} digits of {data['name']}, "
+        f"measured on {data['held_out_rows']} others"
+    )
+    for model in built:
+        parity = ", ".join(
+            f"{output} {'agree in ' + format(value, '.1%') if output == 'label' else f'max |Δ| {value:.1e}'}"
+            for output, value in model.manifest.parity.items()
+        )
+        state = "built now" if model.fresh else "was up to date"
+        print(
+            f"  {model.model.name}  version {model.version} ({state}), {model.model.path}: "
+            f"accuracy {model.manifest.metrics['accuracy']:.1%}; framework and artifact: {parity}"
+        )
+
+    print("\nGolden cases through Triton")
+    for protocol, verdict in verdicts:
+        print(f"  {protocol}  {verdict}")
+
+    print("\nPredictions beside truths (the first held-out digits)")
+    print(f"  {'truth':<18}{' '.join(map(str, load_digits().test_labels[:SHOWN_DIGITS]))}")
+    for protocol, models in seen.items():
+        for name, digits in models.items():
+            print(f"  {name} {protocol:<7}{' '.join(map(str, digits))}")
+
+    print(f"\ndigits_cnn under load: Locust over HTTP, {USERS} requests under way, one row each, every answer checked")
+    print(f"  (medians of {ROUNDS} rounds of {ROUND_S:g} s; Locust and Triton share the processor)")
+    print(
+        f"  {'batching':<10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'failures':>10}{'mean batch':>12}"
+        "  batch sizes formed"
+    )
+    for side in sides:
+        failures = sum(result.failures for result in side.rounds)
+        print(
+            f"  {'on' if side.batching else 'off':<10}{side.requests_per_s:>11.0f}{side.p50_ms:>9.2f}"
+            f"{side.p99_ms:>9.2f}{failures:>10}{side.mean_batch_size:>12.2f}  {spread(side.batch_sizes)}"
+        )
+
+
+def spread(sizes: dict[int, int]) -> str:
+    """The shares of the model's runs by batch size, as in ``1: 36%, 2-3: 20%, 4-7: 38%``."""
+    total = sum(sizes.values())
+    shares = []
+    low = 1
+    while low <= max(sizes, default=0):
+        high = 2 * low - 1
+        count = sum(runs for size, runs in sizes.items() if low <= size <= high)
+        if count:
+            shares.append(f"{low if low == high else f'{low}-{high}'}: {count / total:.0%}")
+        low *= 2
+    return ", ".join(shares)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

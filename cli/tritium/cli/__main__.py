@@ -1,0 +1,5 @@
+"""`python -m tritium.cli` is `tritium`."""
+
+from tritium.cli import main
+
+main()

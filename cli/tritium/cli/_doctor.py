@@ -1,0 +1,38 @@
+"""`tritium doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from ._shared import json_option, print_json
+
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
+
+
+@click.command("doctor")
+@click.option("--http-port", default=8000, show_default=True, help="The port you mean to use for HTTP.")
+@click.option("--grpc-port", default=8001, show_default=True, help="The port you mean to use for gRPC.")
+@click.option("--metrics-port", default=8002, show_default=True, help="The port you mean to use for metrics.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, http_port: int, grpc_port: int, metrics_port: int, as_json: bool) -> None:
+    """Say what is missing or at odds on this machine, and how to mend it.
+
+    Nothing is installed or changed. Exits 1 if something keeps the server from running.
+    """
+    from tritium.server import diagnose
+
+    findings = []
+    for finding in diagnose({"http": http_port, "grpc": grpc_port, "metrics": metrics_port}):
+        findings.append(finding)
+        if not as_json:
+            mark, colour = _MARKS[finding.status]
+            click.echo(f"{click.style(mark, fg=colour)} {finding.check}: {finding.detail}")
+            if finding.fix:
+                click.echo(f"    → {finding.fix}")
+    ok = all(finding.status != "problem" for finding in findings)
+    if as_json:
+        print_json({"ok": ok, "findings": [asdict(finding) for finding in findings]})
+    ctx.exit(0 if ok else 1)

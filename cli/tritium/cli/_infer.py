@@ -1,0 +1,106 @@
+"""`tritium infer`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from tritium.client import Client, InputError
+
+from ._shared import json_option, print_json, repository_option, url_option
+
+
+@click.command("infer")
+@click.argument("model")
+@url_option
+@click.option("--model-version", default=None, help="The version; the server chooses by default.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An input: a JSON value, or @FILE.npy. Once for each input.",
+)
+@click.option("--case", type=click.IntRange(min=0), help="Send this golden case of the repository instead.")
+@repository_option
+@json_option
+def command(
+    model: str,
+    url: str,
+    model_version: str | None,
+    inputs: tuple[str, ...],
+    case: int | None,
+    repository: Path,
+    as_json: bool,
+) -> None:
+    r"""Run MODEL on a running server.
+
+    \b
+    tritium infer digits_cnn --case 0
+    tritium infer digits_cnn --input image=@digit.npy
+    tritium infer iris --input 'features=[[5.1, 3.5, 1.4, 0.2]]'
+    """
+    if (case is None) == (not inputs):
+        raise InputError("Give either --input, once for each input, or --case")
+    values, expected = (_parsed(inputs), {}) if case is None else _golden_case(model, model_version, repository, case)
+    with Client(url) as client:
+        handle = client.model(model, model_version)
+        answer = handle(values)
+        names = [spec.name for spec in handle.metadata.outputs]
+    outputs = dict(answer) if isinstance(answer, Mapping) else {names[0]: answer}
+    if as_json:
+        print_json(
+            {name: {"shape": list(a.shape), "dtype": str(a.dtype), "data": _plain(a)} for name, a in outputs.items()}
+        )
+        return
+    for name, array in outputs.items():
+        click.echo(f"{name} {array.dtype}{array.shape}")
+        click.echo(f"  {_text(array)}")
+        if name in expected:
+            click.echo(f"  golden: {_text(expected[name])}")
+
+
+def _parsed(inputs: tuple[str, ...]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for item in inputs:
+        name, found, value = item.partition("=")
+        if not found:
+            raise InputError(f"--input must be NAME=VALUE, got {item!r} instead")
+        try:
+            values[name] = np.load(value[1:], allow_pickle=False) if value.startswith("@") else json.loads(value)
+        except (OSError, ValueError) as exc:
+            kind = "an .npy file" if value.startswith("@") else "JSON; quote strings, as in 'text=[\"good\"]'"
+            raise InputError(f"The value of input {name!r} cannot be read as {kind}: {exc}") from exc
+    return values
+
+
+def _golden_case(
+    model: str, version: str | None, folder: Path, case: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    from tritium.repository import Repository, load_golden
+
+    repository = Repository(folder)
+    config = repository.config(model)
+    golden = load_golden(repository.version_folder(model, version), config)
+    if case >= len(golden):
+        raise InputError(f"{model!r} has golden cases 0 to {len(golden) - 1}, got {case} instead")
+    rows = slice(case, case + 1) if config.max_batch_size else case
+    return {n: a[rows] for n, a in golden.inputs.items()}, {n: a[rows] for n, a in golden.outputs.items()}
+
+
+def _plain(array: NDArray[Any]) -> Any:
+    """JSON types; bytes that are no UTF-8 keep their form with escapes."""
+    if array.dtype == object:
+        flat = [item if isinstance(item, str) else item.decode(errors="backslashreplace") for item in array.ravel()]
+        return np.array(flat, dtype=object).reshape(array.shape).tolist()
+    return array.tolist() if array.dtype.name != "bfloat16" else array.astype(np.float32).tolist()
+
+
+def _text(array: NDArray[Any]) -> str:
+    return np.array2string(array, precision=6, suppress_small=True, threshold=50, max_line_width=100, prefix="  ")

@@ -1,0 +1,68 @@
+"""`tritium runtime`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ._shared import json_option, print_json, say
+
+
+@click.group("runtime")
+def command() -> None:
+    """Install, show or remove the embedded Triton server.
+
+    `tritium serve` installs it by itself at its first start.
+    """
+
+
+@command.command()
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with the two wheels, for machines without a network.",
+)
+@json_option
+def install(source: Path | None, as_json: bool) -> None:
+    """Fetch Triton by pip, check it and unpack it into the cache."""
+    from tritium.server import install_runtime, runtime_info
+
+    runtime = install_runtime(source=source, progress=say)
+    if as_json:
+        print_json(runtime_info())
+    else:
+        say(f"Installed: {runtime.root}")
+
+
+@command.command()
+@json_option
+def info(as_json: bool) -> None:
+    """Show what is installed, where, and how big the cache is."""
+    from tritium.server import runtime_info
+
+    about = runtime_info()
+    if as_json:
+        print_json(about)
+        return
+    click.echo(f"Triton    {about['triton_version']}, {'installed' if about['installed'] else 'not installed'}")
+    click.echo(f"Path      {about['path'] or '-'}")
+    click.echo(f"Cache     {about['cache']} ({about['cache_bytes'] / 1e6:.0f} MB)")
+    for wheel in about["wheels"]:
+        click.echo(f"Wheel     {wheel['project']} {wheel['version']}, sha256 {wheel['sha256']}")
+    for backend, kind in about["backends"].items():
+        click.echo(f"Backend   {backend}: {kind}-based")
+
+
+@command.command()
+@json_option
+def remove(as_json: bool) -> None:
+    """Remove the server and everything else that Tritium keeps in the cache."""
+    from tritium.server import remove_runtime
+
+    freed_bytes = remove_runtime()
+    if as_json:
+        print_json({"freed_bytes": freed_bytes})
+    else:
+        say(f"Freed {freed_bytes / 1e6:.0f} MB")

@@ -1,0 +1,151 @@
+"""`tritium serve`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._shared import json_option, print_json, repository_option, say
+
+if TYPE_CHECKING:
+    from tritium.server import TritonServer
+
+# What a backend of the config runs on here.
+_ENGINES = {"onnxruntime": "onnxruntime-gpu", "pytorch": "torch"}
+
+
+@click.command("serve")
+@repository_option
+@click.option("--model", "models", multiple=True, help="Serve this model; may be given several times. All by default.")
+@click.option("--http-port", default=8000, show_default=True, help="Port for HTTP; 0 takes any free one.")
+@click.option("--grpc-port", default=8001, show_default=True, help="Port for gRPC; 0 takes any free one.")
+@click.option("--metrics-port", default=8002, show_default=True, help="Port for metrics; 0 takes any free one.")
+@click.option(
+    "--expose", is_flag=True, help="Listen on every interface instead of loopback. Read the warning it prints."
+)
+@json_option
+def command(
+    repository: Path,
+    models: tuple[str, ...],
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    expose: bool,
+    as_json: bool,
+) -> None:
+    """Serve a model repository with a real Triton, until Ctrl-C or SIGTERM.
+
+    The first start fetches the server. With --json one document is printed when every model is ready.
+    """
+    from tritium.server import StartError, TritonServer
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    server = TritonServer(
+        repository,
+        models=models or None,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        expose=expose,
+        progress=say,
+    )
+    if expose:
+        say(
+            "Warning: this Triton listens on every interface and checks nobody. It has published flaws: let only "
+            "hosts that you trust reach it."
+        )
+    try:
+        with server:
+            _announce(server, as_json)
+            code = server.wait()
+            raise StartError(f"Triton ended by itself with exit code {code}", log=_kept_log(server))
+    except KeyboardInterrupt:
+        say("Stopped")
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _announce(server: TritonServer, as_json: bool) -> None:
+    backends = {name: server.repository.config(name).backend for name in server.models}
+    if as_json:
+        urls = {"http_url": server.http_url, "grpc_url": server.grpc_url, "metrics_url": server.metrics_url}
+        print_json({"models": backends, **urls, "pid": server.pid, "log": str(server.log)})
+        return
+    width = max(map(len, backends))
+    say("Ready:")
+    with server.client() as client:
+        for name in server.models:
+            metadata = client.model(name).metadata
+            inputs, outputs = (", ".join(map(str, specs)) for specs in (metadata.inputs, metadata.outputs))
+            say(f"  {name:<{width}}  version {', '.join(metadata.versions)}  {inputs} → {outputs}")
+    say()
+    for backend in sorted(set(backends.values())):
+        package = _ENGINES.get(backend)
+        say(f"  backend  {backend}" + (f": Python-based, {package} {_version(package)}" if package else ""))
+    say(f"  http     {server.http_url}")
+    say(f"  grpc     {server.grpc_url}")
+    say(f"  metrics  {server.metrics_url}")
+    say(f"  log      {server.log}")
+    say()
+    say("Try it from another terminal:")
+    for line in _examples(server):
+        say(f"  {line}")
+    say()
+    say("Ctrl-C stops it.")
+
+
+def _examples(server: TritonServer) -> list[str]:
+    """Commands to paste, with a golden case of the first model as their input."""
+    from tritium.client import TritiumError
+    from tritium.repository import golden_batches, input_specs, load_golden
+
+    name = server.models[0]
+    try:
+        config = server.repository.config(name)
+        golden = load_golden(server.repository.version_folder(name), config)
+        case = next(golden.batches(1) if config.max_batch_size else golden_batches(golden, config))
+        inputs = [
+            {
+                "name": spec.name,
+                "datatype": spec.dtype,
+                "shape": list(case.inputs[spec.name].shape),
+                "data": case.inputs[spec.name].tolist(),
+            }
+            for spec in input_specs(config)
+        ]
+        body = json.dumps({"inputs": inputs})
+    except (TritiumError, TypeError):  # no golden cases, or a dtype that JSON has not
+        return [f"curl -s {server.http_url}/v2/models/{name}"]
+    file = server.folder / f"{name}.json"
+    file.write_text(body, encoding="utf-8")
+    repository = shlex.quote(str(server.repository.path))
+    return [
+        f"curl -s {server.http_url}/v2/models/{name}/infer -d @{shlex.quote(str(file))}",
+        f"tritium infer {name} --url {server.http_url} --repository {repository} --case 0",
+    ]
+
+
+def _kept_log(server: TritonServer) -> Path:
+    """The log goes with the server's folder, so a copy is kept where it ends by itself."""
+    kept = server.folder.with_suffix(".log")
+    kept.write_bytes(server.log.read_bytes())
+    return kept
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError
+
+    for name in (package, package.removesuffix("-gpu")):
+        try:
+            return package_version(name)
+        except PackageNotFoundError:
+            continue
+    return "(not installed)"

@@ -1,0 +1,40 @@
+"""`tritium verify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ._shared import json_option, print_json, repository_option, say, url_option
+
+
+@click.command("verify")
+@click.argument("models", nargs=-1)
+@url_option
+@repository_option
+@json_option
+@click.pass_context
+def command(ctx: click.Context, models: tuple[str, ...], url: str, repository: Path, as_json: bool) -> None:
+    """Send the golden cases of MODELS (all by default) to any server and compare its answers.
+
+    The server may be the embedded one or the GPU container; it must run versions of this repository. Exits 1 if an
+    answer is wrong.
+    """
+    from tritium.client import Client
+    from tritium.repository import Repository, verify_server
+
+    verdicts = []
+    with Client(url) as client:
+        client.is_ready()  # no server is one error, not one for each model
+        for verdict in verify_server(client, Repository(repository), models):
+            verdicts.append(verdict)
+            if not as_json:
+                click.echo(str(verdict))
+    ok = bool(verdicts) and all(verdict.ok for verdict in verdicts)
+    if as_json:
+        print_json({"ok": ok, "url": url, "verdicts": [asdict(verdict) | {"ok": verdict.ok} for verdict in verdicts]})
+    elif not verdicts:
+        say(f"There are no models in {repository}: nothing was verified")
+    ctx.exit(0 if ok else 1)
