@@ -51,7 +51,7 @@ def locked_cache() -> Iterator[Path]:
             yield cache
     except OSError as exc:
         raise RuntimeInstallError(
-            f"The cache {cache} cannot be written: {exc}. Free some space, or name another folder in TRITIUM_CACHE_DIR"
+            f"The cache {cache} cannot be used: {exc}. Free some space, or name another folder in TRITIUM_CACHE_DIR"
         ) from exc
 
 

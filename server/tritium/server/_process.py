@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -86,10 +86,11 @@ class BoundProcess:
             started.set_exception(exc)
             return
         started.set_result(process)
-        file = RotatingFileHandler(self.log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-        try:
-            for line in process.stdout or ():
+        assert process.stdout is not None  # noqa: S101 — for the type checker: it is a pipe
+        with (
+            process.stdout as output,
+            closing(RotatingFileHandler(self.log, maxBytes=_LOG_BYTES, backupCount=1)) as file,
+        ):
+            for line in output:
                 self.tail.append(line.rstrip("\n"))
                 file.emit(logging.makeLogRecord({"msg": self.tail[-1]}))
-        finally:
-            file.close()

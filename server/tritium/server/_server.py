@@ -233,7 +233,8 @@ class TritonServer:
     def _wait_until_ready(self) -> None:
         process = self._running()
         deadline = time.monotonic() + self._startup_timeout_s
-        while not _says_ready(self._ports["http"]):
+        # Triton opens gRPC, HTTP and metrics in this order; HTTP says when the models are ready.
+        while not (_says_ready(self._ports["http"]) and _listens(self._ports["metrics"])):
             code = process.exit_code()
             if code is not None:
                 process.stop(0)  # its output is then complete
@@ -287,6 +288,11 @@ def _says_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex((_HOST, port)) == 0
 
 
 def _choose_ports(address: str, asked: Mapping[str, int]) -> dict[str, int]:

@@ -1,0 +1,48 @@
+"""Fixtures that tests of several roots share. Servers run on free ports and are stopped at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tritium.client import Client
+from tritium.exporters.zoo import MODELS, build
+from tritium.repository import Repository
+from tritium.server import TritonServer
+
+ROOT = Path(__file__).resolve().parents[1]
+SHM = Path("/dev/shm")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """After all tests no shared memory of ours is left."""
+    yield
+    left = [path.name for path in SHM.glob(f"tritium-{os.getpid()}-*")]
+    assert not left, f"left in /dev/shm: {left}"
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Repository:
+    """The project's own model repository, with every reference model built."""
+    repository = Repository(ROOT / "model_repository")
+    for name in MODELS:
+        build(name, repository, progress=print)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def server(zoo: Repository) -> Iterator[TritonServer]:
+    """A Triton that serves the reference models. Tests must not load or unload on it."""
+    with TritonServer(zoo.path) as running:
+        yield running
+
+
+@pytest.fixture(params=["http", "grpc"])
+def client(request: pytest.FixtureRequest, server: TritonServer) -> Iterator[Client]:
+    """A client of that server, over each protocol."""
+    with server.client(protocol=request.param) as connected:
+        yield connected

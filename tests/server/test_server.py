@@ -1,0 +1,300 @@
+"""The life of a server: start, stop, and everything that can go wrong on the way."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tritium.client import InputError, ServerError
+from tritium.repository import Repository
+from tritium.server import ModelLoadError, PortInUseError, StartError, TritonServer
+from tritium.server._server import load_failures
+
+from .conftest import DOUBLER_CONFIG, WriteModel, doubler
+
+SHM = Path("/dev/shm")
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Wait for a condition; fail if it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come in time"
+        time.sleep(0.02)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it started."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def listening(server: TritonServer) -> list[str]:
+    """The addresses that Triton listens on, one a port."""
+    connections = psutil.Process(server.pid).net_connections()
+    return [connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+@pytest.fixture(scope="module")
+def repository(folder: Path, write_model: WriteModel) -> Path:
+    """A repository with one good model."""
+    write_model("doubler", doubler(), DOUBLER_CONFIG)
+    return folder
+
+
+@pytest.fixture
+def broken(tmp_path: Path, repository: Path) -> Path:
+    """A copy of it, for a test that breaks it."""
+    shutil.copytree(repository / "doubler", tmp_path / "broken" / "doubler")
+    return tmp_path / "broken"
+
+
+def test_ten_starts_and_stops_leave_no_process_and_no_shared_memory(repository: Path) -> None:
+    before = set(SHM.iterdir())
+    for _ in range(10):
+        with TritonServer(repository) as server:
+            processes = family(server.pid)
+            assert len(processes) >= 2, "no backend process was started"
+            assert set(SHM.iterdir()) > before
+            run = server.folder
+        assert gone(processes)
+        assert set(SHM.iterdir()) == before
+        assert not run.exists()
+
+
+def test_the_zoo_leaves_nothing_after_sigterm(zoo: Repository) -> None:
+    code = (
+        "import signal, sys\n"
+        "from tritium.server import TritonServer\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        f"with TritonServer({str(zoo.path)!r}) as server:\n"
+        "    print(server.pid, flush=True)\n"
+        "    server.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        processes = family(int(owner.stdout.readline()))
+        owner.send_signal(signal.SIGTERM)
+        assert owner.wait(60) == 0
+    assert gone(processes)
+    assert not list(SHM.glob(f"tritium-{owner.pid}-*"))
+
+
+def test_an_owner_that_is_killed_takes_triton_along(repository: Path) -> None:
+    code = (
+        "from tritium.server import TritonServer\n"
+        f"with TritonServer({str(repository)!r}) as server:\n"
+        "    print(server.pid, flush=True)\n"
+        "    server.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        processes = family(int(owner.stdout.readline()))
+        owner.kill()
+    wait_until(lambda: gone(processes))
+    with TritonServer(repository):
+        pass  # a later start sweeps what a dead owner left
+    assert not list(SHM.glob(f"tritium-{owner.pid}-*"))
+
+
+def test_an_idle_connection_holds_the_stop_no_longer_than_its_budget(repository: Path) -> None:
+    server = TritonServer(repository, shutdown_timeout_s=2)
+    server.start()
+    host, port = server.http_url.removeprefix("http://").split(":")
+    idle = http.client.HTTPConnection(host, int(port))
+    idle.request("GET", "/v2/health/live")
+    idle.getresponse().read()
+    processes = family(server.pid)
+    started = time.monotonic()
+    server.stop()
+    assert time.monotonic() - started < 10
+    idle.close()
+    assert gone(processes)
+    assert not list(SHM.glob(f"tritium-{os.getpid()}-{server.folder.name.split('-')[1]}-*"))
+
+
+def test_triton_listens_on_loopback_only(repository: Path) -> None:
+    with TritonServer(repository) as server:
+        addresses = listening(server)
+    assert len(addresses) == 3
+    # gRPC listens by an IPv6 socket.
+    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
+
+
+def test_exposed_it_listens_on_every_interface(repository: Path) -> None:
+    with TritonServer(repository, expose=True) as server:
+        with server.client() as client:
+            assert client.is_ready()
+        assert set(listening(server)) == {"0.0.0.0", "::"}
+
+
+def test_model_code_sees_no_secret_of_the_environment(
+    folder: Path, write_model: WriteModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with TritonServer(folder, models=["doubler"]) as server:
+        environment = psutil.Process(server.pid).environ()
+    assert "AWS_SECRET_ACCESS_KEY" not in environment
+    assert environment["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc", "metrics"])
+def test_a_port_in_use_is_named_before_anything_starts(repository: Path, kind: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = TritonServer(repository, **{f"{kind}_port": port})  # type: ignore[arg-type]
+        with pytest.raises(PortInUseError, match=rf"Port {port} \({kind}\) is in use"):
+            server.start()
+        assert not server.folder.exists()
+
+
+def test_a_port_that_was_asked_for_is_used(repository: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with TritonServer(repository, http_port=port) as server:
+        assert server.http_url == f"http://127.0.0.1:{port}"
+
+
+def test_an_unknown_model_is_refused_with_those_there_are(repository: Path) -> None:
+    with pytest.raises(InputError, match=r"no model 'dubler'.*it has doubler"):
+        TritonServer(repository, models=["dubler"])
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_repository_without_models_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "empty":
+        path.mkdir()
+    with pytest.raises(InputError, match=r"no model repository at|no models in"):
+        TritonServer(path)
+
+
+def test_a_corrupt_model_file_is_named_with_the_runtimes_reason(broken: Path) -> None:
+    (broken / "doubler" / "1" / "model.onnx").write_bytes(b"no protobuf at all")
+    with pytest.raises(ModelLoadError, match=r"doubler: .*ONNX Runtime .* cannot load") as caught:
+        TritonServer(broken).start()
+    assert list(caught.value.reasons) == ["doubler"]
+    assert caught.value.log is not None
+    assert "cannot load" in caught.value.log.read_text()
+    assert not list(SHM.glob(f"tritium-{caught.value.log.parent.name}-*"))
+
+
+CONFIG_FAULTS = {
+    "an unknown input": ('name: "x"', 'name: "z"', "input 'z' is not in the model; it has \\['x'\\]"),
+    "an unknown output": ('name: "y"', 'name: "q"', "output 'q' is not in the model; it has \\['y'\\]"),
+    "another dtype": ("TYPE_FP32", "TYPE_INT64", "input 'x' is TYPE_FP32 in the model and TYPE_INT64 in the config"),
+    "another shape": ("dims: 2", "dims: 3", "input 'x' has shape \\[-1, 2\\] in the model and \\[-1, 3\\]"),
+    "no batch axis": ("max_batch_size: 8", "max_batch_size: 0", "has shape \\[-1, 2\\] in the model and \\[2\\]"),
+    "a misspelt key": ("instance_group", "instance_grupp", "(?s)config.pbtxt|instance_grupp"),
+}
+
+
+@pytest.mark.parametrize("fault", CONFIG_FAULTS)
+def test_a_config_that_does_not_match_the_artifact_is_explained(broken: Path, fault: str) -> None:
+    old, new, message = CONFIG_FAULTS[fault]
+    config = broken / "doubler" / "config.pbtxt"
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(ModelLoadError, match=message):
+        TritonServer(broken).start()
+
+
+def test_a_backend_process_that_dies_while_loading_ends_the_start_at_once(broken: Path, tmp_path: Path) -> None:
+    # A Python model of the user's own: Triton's python backend runs it in the same kind of process.
+    (broken / "doubler" / "1" / "model.py").write_text(
+        "import os\nclass TritonPythonModel:\n    def initialize(self, args):\n        os._exit(3)\n"
+    )
+    config = broken / "doubler" / "config.pbtxt"
+    config.write_text(config.read_text().replace("onnxruntime", "python"))
+    with pytest.raises(ModelLoadError, match=r"doubler: .*(stub|Stub)"):
+        TritonServer(broken, startup_timeout_s=90).start()
+
+
+def test_a_start_that_takes_too_long_ends_with_an_error(broken: Path) -> None:
+    (broken / "doubler" / "1" / "model.py").write_text(
+        "import time\nclass TritonPythonModel:\n    def initialize(self, args):\n        time.sleep(600)\n"
+    )
+    config = broken / "doubler" / "config.pbtxt"
+    config.write_text(config.read_text().replace("onnxruntime", "python"))
+    server = TritonServer(broken, startup_timeout_s=3, shutdown_timeout_s=1)
+    with pytest.raises(StartError, match="not ready after 3 s"):
+        server.start()
+    assert not list(SHM.glob(f"tritium-{server.folder.name}-*"))
+
+
+def test_using_a_server_that_does_not_run_is_an_error(repository: Path) -> None:
+    server = TritonServer(repository)
+    with pytest.raises(StartError, match="not running"):
+        _ = server.pid
+    assert server.stop() is None
+
+
+def test_starting_twice_is_an_error(repository: Path) -> None:
+    with TritonServer(repository) as server, pytest.raises(StartError, match="started already"):
+        server.start()
+
+
+@pytest.fixture(scope="module")
+def running(repository: Path) -> Iterator[TritonServer]:
+    with TritonServer(repository) as server:
+        yield server
+
+
+def test_a_new_version_serves_after_load_and_a_bad_one_leaves_the_old(repository: Path, running: TritonServer) -> None:
+    model = repository / "doubler"
+    with running.client() as client:
+        assert client.model("doubler").metadata.versions == ("1",)
+        shutil.copytree(model / "1", model / "2")
+        running.load("doubler")
+        assert client.model("doubler").metadata.versions == ("2",)
+        (model / "3").mkdir()
+        (model / "3" / "model.onnx").write_bytes(b"broken")
+        with pytest.raises(ServerError, match="cannot load"):
+            running.load("doubler")
+        assert client.model("doubler")([1.0, 2.0]).tolist() == [2.0, 4.0]
+        shutil.rmtree(model / "3")
+        running.unload("doubler")
+        wait_until(lambda: all(status.state != "READY" for status in client.models()))
+        running.load("doubler")
+        shutil.rmtree(model / "2")
+
+
+def test_the_log_stays_within_its_bounds(tmp_path: Path) -> None:
+    from tritium.server._process import BoundProcess
+
+    code = "import sys\nfor i in range(300_000): print('x' * 99)"
+    process = BoundProcess([sys.executable, "-c", code], env=dict(os.environ), folder=tmp_path, log=tmp_path / "log")
+    assert process.wait(60) == 0
+    process.stop(1)
+    assert len(process.tail) == 400
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert len(sizes) == 2
+    assert max(sizes) <= 8 * 1024 * 1024
+
+
+def test_reasons_are_read_from_tritons_own_log_lines() -> None:
+    lines = [
+        'I1121 22:49:48.4 1 model_lifecycle.cc:473] "loading: conf:1"',
+        'E1121 22:49:48.7 1 model_lifecycle.cc:642] "failed to load \'conf\' version 1: Internal: ValueError: max_batch_size 8'
+        ", not \\\"4\\\"\\n\\nAt:\\n  /x/model.py(19): f\\n\"",
+        'E1121 22:49:48.7 1 model_repository_manager.cc:1353] "Poll failed for model directory \'bad\': unexpected end"',
+    ]
+    assert load_failures(lines) == {"conf": 'Internal: ValueError: max_batch_size 8, not "4"', "bad": "unexpected end"}
