@@ -19,7 +19,9 @@ Tensor = tuple[str, int, Sequence[int | str]]
 WriteModel = Callable[..., Path]
 
 
-def onnx_bytes(nodes: Sequence[Any], inputs: Sequence[Tensor], outputs: Sequence[Tensor], initializers: Sequence[Any] = ()) -> bytes:
+def onnx_bytes(
+    nodes: Sequence[Any], inputs: Sequence[Tensor], outputs: Sequence[Tensor], initializers: Sequence[Any] = ()
+) -> bytes:
     """A whole ONNX file."""
     graph = helper.make_graph(
         list(nodes),

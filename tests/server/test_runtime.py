@@ -70,7 +70,9 @@ def test_removing_leaves_an_empty_cache(cache: Path, wheels: Path) -> None:
 def test_without_a_network_the_error_says_how_to_do_without(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache))
-    with pytest.raises(RuntimeInstallError, match=r"(?s)could not fetch nvidia-pytriton.*runtime install --from FOLDER"):
+    with pytest.raises(
+        RuntimeInstallError, match=r"(?s)could not fetch nvidia-pytriton.*runtime install --from FOLDER"
+    ):
         install_runtime()
     assert tree(cache) == set()
 
@@ -117,8 +119,12 @@ def test_a_cache_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_two_installers_at_once_share_one_result(cache: Path, wheels: Path) -> None:
-    code = f"from pathlib import Path; from tritium.server import install_runtime; print(install_runtime(source=Path({str(wheels)!r})).root)"
-    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    code = (
+        "from pathlib import Path; from tritium.server import install_runtime; "
+        f"print(install_runtime(source=Path({str(wheels)!r})).root)"
+    )
+    command = [sys.executable, "-c", code]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     roots = {process.communicate(timeout=100)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(roots) == 1

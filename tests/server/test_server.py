@@ -291,10 +291,14 @@ def test_the_log_stays_within_its_bounds(tmp_path: Path) -> None:
 
 
 def test_reasons_are_read_from_tritons_own_log_lines() -> None:
+    stamp = "1121 22:49:48.7 1 model.cc:642]"
     lines = [
-        'I1121 22:49:48.4 1 model_lifecycle.cc:473] "loading: conf:1"',
-        'E1121 22:49:48.7 1 model_lifecycle.cc:642] "failed to load \'conf\' version 1: Internal: ValueError: max_batch_size 8'
-        ", not \\\"4\\\"\\n\\nAt:\\n  /x/model.py(19): f\\n\"",
-        'E1121 22:49:48.7 1 model_repository_manager.cc:1353] "Poll failed for model directory \'bad\': unexpected end"',
+        f'I{stamp} "loading: conf:1"',
+        f"E{stamp} \"failed to load 'conf' version 1: Internal: ValueError: max_batch_size 8, not "
+        '\\"4\\"\\n\\nAt:\\n  /x/model.py(19): f\\n"',
+        f"E{stamp} \"Poll failed for model directory 'bad': unexpected end\"",
     ]
-    assert load_failures(lines) == {"conf": 'Internal: ValueError: max_batch_size 8, not "4"', "bad": "unexpected end"}
+    assert load_failures(lines) == {
+        "conf": 'Internal: ValueError: max_batch_size 8, not "4"',
+        "bad": "unexpected end",
+    }

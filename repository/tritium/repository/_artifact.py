@@ -50,9 +50,16 @@ def _open_onnx(path: Path) -> Run:
     except Exception as exc:
         raise ArtifactError(f"{path} does not load in ONNX Runtime {onnxruntime.__version__}: {exc}") from exc
 
+    scalars = {tensor.name for tensor in session.get_inputs() if not tensor.shape}
+
     def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        # As the backend does: one element for what the model takes without an axis.
+        feed = {
+            name: array.reshape(()) if name in scalars and array.shape == (1,) else array
+            for name, array in inputs.items()
+        }
         try:
-            results = session.run(list(outputs), dict(inputs))
+            results = session.run(list(outputs), feed)
         except Exception as exc:
             has = [
                 f"{kind} {tensor.name} {tensor.type}{tensor.shape}"
@@ -60,7 +67,7 @@ def _open_onnx(path: Path) -> Run:
                 for tensor in tensors
             ]
             raise ArtifactError(f"{path} does not run: {exc}\nIt has {'; '.join(has)}") from exc
-        return dict(zip(outputs, results, strict=True))
+        return {name: array if array.shape else array.reshape(1) for name, array in zip(outputs, results, strict=True)}
 
     return run
 

@@ -71,9 +71,11 @@ def model_config(
         for spec in specs:
             tensor = tensors.add(name=spec.name, data_type=_config_dtype(spec), dims=_dims(spec, max_batch_size > 0))
             if not tensor.dims:
-                # Triton has no empty dims: one element, reshaped away.
+                # Triton has no empty dims: one element, which a reshape takes away where there is a batch axis. Where
+                # there is none it allows no such reshape, and its backends take the axis away themselves.
                 tensor.dims.append(1)
-                tensor.reshape.SetInParent()
+                if max_batch_size > 0:
+                    tensor.reshape.SetInParent()
     for output in config.output:
         output.label_filename = (label_files or {}).get(output.name, "")
     # KIND_AUTO: a GPU where there is one, else the CPU, by the same file.

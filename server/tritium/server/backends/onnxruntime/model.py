@@ -38,6 +38,8 @@ GRAPH_LEVELS = {
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+# What Triton's own backend takes where a config says nothing of batching.
+DEFAULT_MAX_BATCH_SIZE = 4
 EXECUTION_MODES = {0: ort.ExecutionMode.ORT_SEQUENTIAL, 1: ort.ExecutionMode.ORT_PARALLEL}
 # Triton's older names of TensorRT options; every other key is ONNX Runtime's own.
 TENSORRT_OPTIONS = {
@@ -80,16 +82,13 @@ class TritonPythonModel:
         if given["max_batch_size"] > 0:
             batched = True
         elif batched:
-            config.set_max_batch_size(int(_default_max_batch_size()))
+            config.set_max_batch_size(DEFAULT_MAX_BATCH_SIZE)
             config.set_dynamic_batching()
         for tensors, add in ((inputs, config.add_input), (outputs, config.add_output)):
             for tensor in tensors:
-                dims = [dim if isinstance(dim, int) else -1 for dim in tensor.shape]
-                spec = {"name": tensor.name, "data_type": _triton_type(tensor), "dims": dims[1:] if batched else dims}
-                if not spec["dims"]:
-                    # Triton has no empty dims: one element a row, reshaped away.
-                    spec |= {"dims": [1], "reshape": {"shape": []}}
-                add(spec)
+                dims = [dim if isinstance(dim, int) else -1 for dim in tensor.shape][int(batched) :]
+                # Triton has no scalars outside a batch: there they are an axis of length 1.
+                add({"name": tensor.name, "data_type": _triton_type(tensor), "dims": dims or [1]})
         return config
 
     def initialize(self, args: Mapping[str, str]) -> None:
@@ -101,7 +100,8 @@ class TritonPythonModel:
         missing = {t.name for t in session.get_inputs()} - {t["name"] for t in model.config["input"]}
         if missing:
             raise pb.TritonModelException(f"the model needs an input {min(missing)!r} that the config does not declare")
-        self._batcher = Batcher(_OnnxEngine(session), model)
+        scalars = () if model.batched else [tensor.name for tensor in session.get_inputs() if not tensor.shape]
+        self._batcher = Batcher(_OnnxEngine(session, scalars), model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer one batch of requests."""
@@ -109,22 +109,33 @@ class TritonPythonModel:
 
 
 class _OnnxEngine:
-    def __init__(self, session: Any) -> None:
+    """A session.
+
+    Args:
+        session: the session.
+        scalars: inputs that the model wants without an axis, and that a client sends with an axis of length 1.
+    """
+
+    def __init__(self, session: Any, scalars: Sequence[str]) -> None:
+        self._scalars = frozenset(scalars)
         # The session's own `run` only adds checks that Triton and the config have already made.
         self._run = session._sess.run
 
     def read(self, tensor: Any) -> Any:
         array = tensor.as_numpy()
+        if tensor.name() in self._scalars and array.shape == (1,):
+            array = array.reshape(())
         return decode(array) if array.dtype == object else array
 
     def gather(self, arrays: Sequence[Any]) -> Any:
         return np.concatenate(arrays)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> Mapping[str, Any]:
+        # Only these are fetched; the inference builds of ONNX Runtime compute the whole graph all the same.
         return dict(zip(outputs, self._run(outputs, inputs, None), strict=True))
 
     def write(self, name: str, array: Any) -> Any:
-        return pb.Tensor(name, array)
+        return pb.Tensor(name, array if array.shape else array.reshape(1))
 
 
 def _model_file(folder: str, config: Mapping[str, Any]) -> Path:
@@ -244,9 +255,5 @@ def _triton_type(tensor: Any) -> str:
 
 
 def _has_batch_axis(tensors: Sequence[Any]) -> bool:
-    return all(tensor.shape and not isinstance(tensor.shape[0], int) for tensor in tensors)
-
-
-def _default_max_batch_size() -> int:
-    # What Triton's own backend takes where neither the config nor the command line says more.
-    return 4
+    """Whether the first axis of every tensor is open, and none is all there is: Triton has no scalars in a batch."""
+    return all(len(tensor.shape) > 1 and not isinstance(tensor.shape[0], int) for tensor in tensors)

@@ -1,0 +1,35 @@
+"""What `tritium.server` publishes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import tritium.server
+
+
+def test_all_is_pinned_and_sorted() -> None:
+    assert tritium.server.__all__ == [
+        "DEFAULT_PORTS",
+        "Finding",
+        "ModelLoadError",
+        "PortInUseError",
+        "Runtime",
+        "RuntimeInstallError",
+        "StartError",
+        "TritonServer",
+        "UnsupportedSystemError",
+        "diagnose",
+        "install_runtime",
+        "installed_runtime",
+        "remove_runtime",
+        "runtime_info",
+    ]
+    for name in tritium.server.__all__:
+        assert hasattr(tritium.server, name)
+
+
+def test_importing_it_loads_no_framework() -> None:
+    heavy = ("torch", "onnxruntime", "sklearn", "locust")
+    code = f"import sys, tritium.server; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

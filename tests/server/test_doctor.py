@@ -1,0 +1,134 @@
+"""What `diagnose` finds, with each fault put in its way."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tritium.server import Finding, UnsupportedSystemError, diagnose, install_runtime
+from tritium.server import _doctor as doctor
+from tritium.server import _system as system
+
+
+def found(check: str, ports: dict[str, int] | None = None) -> Finding:
+    """The finding of one check."""
+    return next(finding for finding in diagnose(ports or {}) if finding.check == check)
+
+
+def test_this_machine_is_well(server: object) -> None:
+    findings = list(diagnose({}))
+    assert [finding for finding in findings if finding.status != "ok"] == []
+    assert {"system", "glibc", "libpython", "runtime", "backend numpy", "/dev/shm"} <= {f.check for f in findings}
+
+
+@pytest.mark.parametrize(
+    ("check", "patch", "words"),
+    [
+        ("system", ("sys.platform", "darwin"), "needs Linux"),
+        ("processor", ("platform.machine", lambda: "riscv64"), "riscv64"),
+        ("python", ("sys.version_info", (3, 14, 0)), "needs CPython 3.11 or 3.12"),
+        ("glibc", ("platform.libc_ver", lambda: ("glibc", "2.31")), "glibc 2.35 or newer, and this is glibc 2.31"),
+        ("glibc", ("platform.libc_ver", lambda: ("", "")), "glibc 2.35 or newer"),
+    ],
+)
+def test_an_unsupported_system_is_a_problem_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, check: str, patch: tuple[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(*patch)
+    with pytest.raises(UnsupportedSystemError, match=words):
+        system.CHECKS[check]()
+    finding = found(check)
+    assert finding.status == "problem"
+    assert finding.fix
+
+
+def test_a_python_without_libpython_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_config_var", lambda _: str(tmp_path))
+    finding = found("libpython")
+    assert finding.status == "problem"
+    assert "apt-get install libpython3." in finding.fix
+
+
+def test_a_port_in_use_is_a_warning_that_names_the_flag() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        finding = found(f"port {port}", {"http": port})
+    assert finding.status == "warning"
+    assert "--http-port 0" in finding.fix
+
+
+def test_two_onnxruntimes_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda package: "1.31.0")
+    finding = found("onnxruntime")
+    assert finding.status == "problem"
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in finding.fix
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "torch"])
+def test_a_missing_framework_is_a_warning(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda name: None)
+    assert found(package).status == "warning"
+
+
+def test_little_shared_memory_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs("/dev/shm")
+    small = os.statvfs_result((real.f_bsize, 4096, 100, 10, 10, 100, 10, 10, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: small)
+    finding = found("/dev/shm")
+    assert finding.status == "problem"
+    assert "--shm-size" in finding.fix
+
+
+def test_a_numpy_2_in_the_stub_is_a_problem(monkeypatch: pytest.MonkeyPatch, server: object) -> None:
+    monkeypatch.setattr(doctor, "stub_numpy", lambda _: ("2.4.6", "/somewhere/numpy/__init__.py"))
+    finding = found("backend numpy")
+    assert finding.status == "problem"
+    assert "empty outputs" in finding.detail
+
+
+def test_a_stub_environment_without_numpy_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path
+) -> None:
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path))
+    environment = doctor.stub_environment(install_runtime(source=wheels))
+    shutil.rmtree(next(environment.glob("lib/python*/site-packages/numpy")))
+    monkeypatch.setattr(system, "site_folders", list)
+    finding = found("backend numpy")
+    assert finding.status == "problem"
+
+
+def test_no_network_for_the_first_download_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path / "empty"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    finding = found("runtime")
+    assert finding.status == "problem"
+    assert "runtime install --from" in finding.fix
+
+
+def test_a_reachable_download_is_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path / "empty"))
+    finding = found("runtime")
+    assert (finding.status, finding.detail.split(";")[0]) == ("ok", "not installed yet")
+    assert not (tmp_path / "empty").exists(), "looking must not change anything"
+
+
+def test_a_cache_without_space_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path / "empty"))
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert found("cache").status == "problem"
+
+
+def test_platform_is_read_and_not_guessed() -> None:
+    assert system.check_processor() == platform.machine()
+    assert system.libpython().exists()

@@ -1,0 +1,272 @@
+"""The Python-based ONNX Runtime backend, through a real server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tritium.client import Client, InferenceFailedError, RequestRejectedError, ServerError
+from tritium.server import TritonServer
+
+from .conftest import DOUBLER_CONFIG, WriteModel, doubler, onnx_bytes
+
+DTYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+}
+# Batches form only if requests wait for each other.
+PATIENT = "dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: 5 }"
+
+
+def identity(element: int) -> bytes:
+    dims = ("batch", "n")
+    return onnx_bytes([helper.make_node("Identity", ["x"], ["y"])], [("x", element, dims)], [("y", element, dims)])
+
+
+def config(inputs: str, outputs: str, *, batch: int = 8, more: str = "") -> str:
+    """As in ``config("x FP32 2", "y FP32 -1,3")``."""
+
+    def tensors(kind: str, text: str) -> str:
+        lines = []
+        for item in text.split(";"):
+            name, dtype, dims = item.split()
+            lines.append(f'{kind} {{ name: "{name}" data_type: TYPE_{dtype} dims: [{dims}] }}')
+        return "\n".join(lines)
+
+    return (
+        f'backend: "onnxruntime"\nmax_batch_size: {batch}\n{tensors("input", inputs)}\n{tensors("output", outputs)}\n'
+        f"instance_group {{ count: 1 kind: KIND_CPU }}\n{more}\n"
+    )
+
+
+# Looks rows up in a table of three: an index beyond it fails the run, and only the model can know.
+LOOKUP = onnx_bytes(
+    [helper.make_node("Gather", ["table", "index"], ["row"]), helper.make_node("Identity", ["index"], ["echo"])],
+    [("index", TensorProto.INT64, ("batch",))],
+    [("row", TensorProto.FLOAT, ("batch", 2)), ("echo", TensorProto.INT64, ("batch",))],
+    [numpy_helper.from_array(np.array([[0, 1], [2, 3], [4, 5]], dtype=np.float32), "table")],
+)
+LOOKUP_CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 8
+input { name: "index" data_type: TYPE_INT64 dims: 1 reshape { } }
+output { name: "row" data_type: TYPE_FP32 dims: 2 }
+output { name: "echo" data_type: TYPE_INT64 dims: 1 reshape { } }
+instance_group { count: 1 kind: KIND_CPU }
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(folder: Path, write_model: WriteModel) -> Path:
+    write_model("doubler", doubler(), DOUBLER_CONFIG)
+    write_model("patient", doubler(("batch", "n")), config("x FP32 -1", "y FP32 -1", more=PATIENT))
+    write_model("lookup", LOOKUP, LOOKUP_CONFIG)
+    write_model("patient_lookup", LOOKUP, LOOKUP_CONFIG + PATIENT)
+    write_model("strings", identity(TensorProto.STRING), config("x STRING -1", "y STRING -1", more=PATIENT))
+    for name, element in DTYPES.items():
+        write_model(f"identity_{name}", identity(element), config(f"x {name} -1", f"y {name} -1"))
+    scalar = onnx_bytes(
+        [helper.make_node("Add", ["a", "b"], ["sum"])],
+        [("a", TensorProto.FLOAT, ()), ("b", TensorProto.FLOAT, (2, 3))],
+        [("sum", TensorProto.FLOAT, (2, 3))],
+    )
+    write_model("unbatched", scalar, config("a FP32 1;b FP32 2,3", "sum FP32 2,3", batch=0))
+    write_model("other_file", doubler(), DOUBLER_CONFIG + 'default_model_filename: "net.onnx"', file="net.onnx")
+    settings = {
+        "intra_op_thread_count": "2",
+        "inter_op_thread_count": "2",
+        "execution_mode": "1",
+        "enable_mem_arena": "0",
+        "enable_mem_pattern": "false",
+    }
+    lines = "".join(f'parameters {{ key: "{k}" value {{ string_value: "{v}" }} }}\n' for k, v in settings.items())
+    write_model("tuned", doubler(), DOUBLER_CONFIG + lines + "optimization { graph { level: -1 } }")
+    # NonZero finds as many rows as there are values other than 0, which nobody can know at load.
+    loses_batch = onnx_bytes(
+        [helper.make_node("NonZero", ["x"], ["places"]), helper.make_node("Transpose", ["places"], ["y"])],
+        [("x", TensorProto.FLOAT, ("batch", 2))],
+        [("y", TensorProto.INT64, ("rows", 2))],
+    )
+    write_model("loses_batch", loses_batch, config("x FP32 2", "y INT64 2"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[TritonServer]:
+    with TritonServer(repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(server: TritonServer) -> Iterator[Client]:
+    with server.client() as client:
+        yield client
+
+
+def batch_sizes(client: Client, model: str) -> dict[int, int]:
+    """How often the model ran with each batch size."""
+    stats = client.model(model).statistics()["model_stats"][0]
+    return {int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in stats.get("batch_stats", ())}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_passes_through_unchanged(http: Client, dtype: str) -> None:
+    model = http.model(f"identity_{dtype}")
+    values = np.array([[0, 1, 1], [1, 0, 1]]).astype(np.bool_ if dtype == "BOOL" else np.float64)
+    numpy_name = dtype.lower().replace("fp", "float")
+    sent = values.astype(numpy_name)
+    got = model(sent)
+    assert got.dtype == sent.dtype
+    np.testing.assert_array_equal(got, sent)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_strings_pass_both_ways(server: TritonServer, protocol: str) -> None:
+    text = [["", "plain", "Grüße, 世界", "a\nb\0c"]]
+    with server.client(protocol=protocol) as client:
+        assert client.model("strings")(text).tolist() == text
+
+
+def test_bytes_that_are_no_text_are_refused_alone(http: Client) -> None:
+    bad = np.array([[b"\xff\xfe"]], dtype=object)
+    with pytest.raises(RequestRejectedError, match="UnicodeDecodeError"):
+        http.model("strings")(bad)
+
+
+def test_requests_that_wait_together_run_as_one_batch(http: Client) -> None:
+    model = http.model("patient")
+    _ = model.metadata
+    before = batch_sizes(http, "patient").get(5, 0)
+    inputs = [np.full((1, 3), i, dtype=np.float32) for i in range(5)]
+    for got, sent in zip(together(http, "patient", inputs), inputs, strict=True):
+        np.testing.assert_array_equal(got, sent * 2)
+    assert batch_sizes(http, "patient").get(5, 0) == before + 1
+
+
+def together(client: Client, model: str, inputs: list[np.ndarray], **options: object) -> list[object]:  # type: ignore[type-arg]
+    """Send requests at the same moment; answers or exceptions, in order."""
+    start = threading.Barrier(len(inputs))
+    handle = client.model(model)
+    _ = handle.metadata
+
+    def send(array: np.ndarray) -> object:  # type: ignore[type-arg]
+        start.wait(10)
+        try:
+            return handle(array, **options)
+        except ServerError as exc:
+            return exc
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        return list(pool.map(send, inputs))
+
+
+def test_requests_of_different_shapes_are_answered_each_in_its_own(http: Client) -> None:
+    inputs = [np.ones((1, 2), np.float32), np.ones((2, 7), np.float32), np.ones((1, 7), np.float32)]
+    for got, sent in zip(together(http, "patient", inputs), inputs, strict=True):
+        np.testing.assert_array_equal(got, sent * 2)  # type: ignore[call-overload]
+
+
+def test_one_bad_request_fails_alone_and_not_its_batch(http: Client) -> None:
+    inputs = [np.array([[index]], dtype=np.int64) for index in (0, 1, 99, 2, 1)]
+    good, bad = [0, 1, 3, 4], 2
+    before = batch_sizes(http, "patient_lookup")
+    answers = together(http, "patient_lookup", inputs, outputs=["row"])
+    assert isinstance(answers[bad], InferenceFailedError)
+    assert "99" in str(answers[bad])
+    for place in good:
+        index = int(inputs[place][0, 0])
+        np.testing.assert_array_equal(answers[place], [[2 * index, 2 * index + 1]])  # type: ignore[call-overload]
+    # They did travel in one batch: otherwise this would show nothing.
+    assert batch_sizes(http, "patient_lookup") != before
+    assert max(batch_sizes(http, "patient_lookup")) == 5
+
+
+def test_only_requested_outputs_are_returned(http: Client) -> None:
+    model = http.model("lookup")
+    assert list(model(np.array([[1]]))) == ["row", "echo"]
+    assert model(np.array([[1]]), outputs=["row"]).tolist() == [[2.0, 3.0]]
+
+
+def test_a_model_without_a_batch_axis_and_with_a_scalar(http: Client) -> None:
+    got = http.model("unbatched")(a=[10.0], b=np.zeros((2, 3), np.float32))
+    np.testing.assert_array_equal(got, np.full((2, 3), 10.0))
+
+
+def test_zero_rows_are_refused_by_triton(http: Client) -> None:
+    with pytest.raises(RequestRejectedError, match="input 'x'"):
+        http.model("doubler")(np.zeros((0, 2), np.float32))
+
+
+def test_an_output_that_loses_the_batch_axis_is_an_error_with_the_way_out(http: Client) -> None:
+    with pytest.raises(InferenceFailedError, match="max_batch_size must be 0"):
+        http.model("loses_batch")(np.ones((2, 2), np.float32))
+
+
+@pytest.mark.parametrize("model", ["other_file", "tuned"])
+def test_the_native_backends_config_keys_are_honoured(http: Client, model: str) -> None:
+    assert http.model(model)([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+
+
+def accelerator(name: str) -> str:
+    return f"optimization {{ execution_accelerators {{ cpu_execution_accelerator {{ name: '{name}' }} }} }}"
+
+
+BAD_SETTINGS = {
+    "parameters { key: 'intra_op_thread_count' value { string_value: 'many' } }": "intra_op_thread_count.*got 'many'",
+    "parameters { key: 'intra_op_thread_count' value { string_value: '-1' } }": "whole number from 0",
+    "parameters { key: 'execution_mode' value { string_value: '7' } }": "execution_mode.*one of",
+    "parameters { key: 'enable_mem_arena' value { string_value: 'maybe' } }": "must be true, false, 1 or 0",
+    "optimization { graph { level: 9 } }": "graph.level.*one of",
+    accelerator("warp"): "unknown execution accelerator 'warp'",
+    accelerator("tensorrt"): r"unknown execution accelerator 'tensorrt'; here it may be one of \['openvino'\]",
+    "default_model_filename: 'nowhere.onnx'": "no nowhere.onnx in",
+}
+
+
+@pytest.mark.parametrize("setting", BAD_SETTINGS)
+def test_a_bad_setting_is_refused_at_load(server: TritonServer, write_model: WriteModel, setting: str) -> None:
+    name = f"bad_{list(BAD_SETTINGS).index(setting)}"
+    write_model(name, doubler(), DOUBLER_CONFIG + setting)
+    with pytest.raises(ServerError, match=BAD_SETTINGS[setting]):
+        server.load(name)
+
+
+def test_an_accelerator_that_is_not_there_is_passed_over_with_a_line_in_the_log(
+    server: TritonServer, http: Client, write_model: WriteModel
+) -> None:
+    write_model("openvino", doubler(), DOUBLER_CONFIG + accelerator("openvino"))
+    server.load("openvino")
+    assert http.model("openvino")([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+    assert "has no OpenVINOExecutionProvider" in server.log.read_text()
+
+
+def test_a_missing_config_is_completed_from_the_model_file(tmp_path: Path) -> None:
+    for name, content in {"plain": doubler(("batch", 2)), "fixed": doubler((3, 2)), "lookup": LOOKUP}.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "model.onnx").write_bytes(content)
+    with TritonServer(tmp_path) as server, server.client() as client:
+        plain = client.model("plain")
+        assert plain.metadata.max_batch_size == 4
+        assert "dynamic_batching" in plain.config
+        assert plain([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+        assert client.model("fixed").metadata.max_batch_size == 0
+        assert client.model("fixed")(np.ones((3, 2), np.float32)).shape == (3, 2)
+        # One value a row is no batch axis of Triton's: the model takes its rows as they come.
+        assert client.model("lookup").metadata.max_batch_size == 0
+        assert client.model("lookup")(np.array([1]), outputs=["row"]).tolist() == [[2.0, 3.0]]
