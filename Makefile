@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test models lint format clean
+.PHONY: demo test models lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python cli/examples/demo.py
@@ -23,6 +23,9 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/batching.py
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

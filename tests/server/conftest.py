@@ -74,7 +74,7 @@ def write_model(folder: Path) -> WriteModel:
 @pytest.fixture(scope="session")
 def wheels(request: pytest.FixtureRequest) -> Path:
     """A folder with the runtime's two wheels, as somebody without a network would bring them along."""
-    cache: pytest.Cache = request.config.cache  # type: ignore[assignment]
+    cache: pytest.Cache = request.config.cache
     target = Path(cache.mkdir("runtime-wheels"))
     wanted = needed_wheels()
     if not all(list(target.glob(wheel.pattern)) for wheel in wanted):

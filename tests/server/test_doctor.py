@@ -15,6 +15,7 @@ import pytest
 from tritium.server import Finding, UnsupportedSystemError, diagnose, install_runtime
 from tritium.server import _doctor as doctor
 from tritium.server import _system as system
+from tritium.server._stub_env import stub_environment
 
 
 def found(check: str, ports: dict[str, int] | None = None) -> Finding:
@@ -100,7 +101,7 @@ def test_a_stub_environment_without_numpy_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheels: Path
 ) -> None:
     monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path))
-    environment = doctor.stub_environment(install_runtime(source=wheels))
+    environment = stub_environment(install_runtime(source=wheels))
     shutil.rmtree(next(environment.glob("lib/python*/site-packages/numpy")))
     monkeypatch.setattr(system, "site_folders", list)
     finding = found("backend numpy")

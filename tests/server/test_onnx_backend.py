@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,13 +160,13 @@ def test_requests_that_wait_together_run_as_one_batch(http: Client) -> None:
     assert batch_sizes(http, "patient").get(5, 0) == before + 1
 
 
-def together(client: Client, model: str, inputs: list[np.ndarray], **options: object) -> list[object]:  # type: ignore[type-arg]
+def together(client: Client, model: str, inputs: list[Any], **options: Any) -> list[Any]:
     """Send requests at the same moment; answers or exceptions, in order."""
     start = threading.Barrier(len(inputs))
     handle = client.model(model)
     _ = handle.metadata
 
-    def send(array: np.ndarray) -> object:  # type: ignore[type-arg]
+    def send(array: Any) -> Any:
         start.wait(10)
         try:
             return handle(array, **options)
@@ -179,7 +180,7 @@ def together(client: Client, model: str, inputs: list[np.ndarray], **options: ob
 def test_requests_of_different_shapes_are_answered_each_in_its_own(http: Client) -> None:
     inputs = [np.ones((1, 2), np.float32), np.ones((2, 7), np.float32), np.ones((1, 7), np.float32)]
     for got, sent in zip(together(http, "patient", inputs), inputs, strict=True):
-        np.testing.assert_array_equal(got, sent * 2)  # type: ignore[call-overload]
+        np.testing.assert_array_equal(got, sent * 2)
 
 
 def test_one_bad_request_fails_alone_and_not_its_batch(http: Client) -> None:
@@ -191,7 +192,7 @@ def test_one_bad_request_fails_alone_and_not_its_batch(http: Client) -> None:
     assert "99" in str(answers[bad])
     for place in good:
         index = int(inputs[place][0, 0])
-        np.testing.assert_array_equal(answers[place], [[2 * index, 2 * index + 1]])  # type: ignore[call-overload]
+        np.testing.assert_array_equal(answers[place], [[2 * index, 2 * index + 1]])
     # They did travel in one batch: otherwise this would show nothing.
     assert batch_sizes(http, "patient_lookup") != before
     assert max(batch_sizes(http, "patient_lookup")) == 5

@@ -160,7 +160,7 @@ def test_a_port_in_use_is_named_before_anything_starts(repository: Path, kind: s
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        server = TritonServer(repository, **{f"{kind}_port": port})  # type: ignore[arg-type]
+        server = TritonServer(repository, **{f"{kind}_port": port})
         with pytest.raises(PortInUseError, match=rf"Port {port} \({kind}\) is in use"):
             server.start()
         assert not server.folder.exists()

@@ -29,7 +29,7 @@ from tritium.repository import (
 )
 
 from . import _convert
-from ._errors import ParityError
+from ._errors import ExportError, ParityError
 
 if TYPE_CHECKING:
     import torch
@@ -220,6 +220,13 @@ def _export(
     if max_batch_size < 1:
         raise InputError(f"The 'max_batch_size' parameter must be 1 or more, got {max_batch_size} instead")
     expected = {key: array.astype(object) if array.dtype.kind == "U" else array for key, array in expected.items()}
+    for key, array in expected.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise ExportError(
+                f"{name!r} itself answers held-out row {row} with a {key} that is not finite; nothing was published. "
+                "Look at that row and at how the model was trained"
+            )
     label_files = {output: "labels.txt" if len(labels) == 1 else f"{output}_labels.txt" for output in labels}
     config = model_config(
         name,

@@ -4,8 +4,8 @@ This file and the `model.py` of a backend are copied side by side into a backend
 process. They import nothing else of Tritium.
 
 A batch travels so: every request is read without a copy, requests of the same row shapes are gathered once, the model
-runs once, the outputs that somebody asked for are fetched, and every request gets its slice. If the run fails, each request
-of that batch runs alone, so that only the one at fault gets an error.
+runs once, the outputs that somebody asked for are fetched, and every request gets its slice. If the run fails, each
+request of that batch runs alone, so that only the one at fault gets an error.
 """
 
 from __future__ import annotations
