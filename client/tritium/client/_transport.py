@@ -110,6 +110,7 @@ class HttpTransport:
         self._local = threading.local()
         self._opened: list[Any] = []
         self._lock = threading.Lock()
+        self._closed = False
 
     def infer(self, request: InferRequest, timeout_s: float) -> dict[str, Array]:
         """Run a model; arrays by output name."""
@@ -125,16 +126,18 @@ class HttpTransport:
     def close(self) -> None:
         """Close every connection."""
         with self._lock:
+            self._closed = True
             opened, self._opened = self._opened, []
         for client in opened:
             client.close()
-        self._local = threading.local()
 
     @contextmanager
     def _client(self, model: str | None, timeout_s: float) -> Iterator[Any]:
         """This thread's client, under a deadline that covers the whole call."""
         import gevent
 
+        if self._closed:
+            raise _closed()
         client = getattr(self._local, "client", None)
         if client is None:
             client = self._local.client = self._open()
@@ -227,7 +230,7 @@ class GrpcTransport:
             # grpc's own words for a closed channel.
             if "closed channel" not in str(exc):
                 raise
-            raise errors.InputError("This client is closed; make a new one") from exc
+            raise _closed() from exc
 
 
 def open_transport(endpoint: Endpoint, headers: Mapping[str, str]) -> Transport:
@@ -294,6 +297,10 @@ def _server_error(exc: InferenceServerException, endpoint: Endpoint, model: str 
     kind = kind or _BY_STATUS.get(status or "", errors.ServerError)
     subject = f"{model!r} at {endpoint}" if model else str(endpoint)
     return kind(f"{subject} answered: {message}", url=str(endpoint), model=model, status=status)
+
+
+def _closed() -> errors.InputError:
+    return errors.InputError("This client is closed; make a new one")
 
 
 def _deadline(endpoint: Endpoint, timeout_s: float) -> errors.DeadlineExceededError:

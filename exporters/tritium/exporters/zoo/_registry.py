@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -99,10 +98,10 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def _recipe(name: str) -> str:
-    """A checksum of what a model is made of: the scripts, the exporters and the packages."""
+    """A checksum of what decides over a model: its script, its data, training, conversion, and the packages."""
     zoo = Path(__file__).parent
-    digest = hashlib.sha256(platform.python_version().encode())
-    for source in [zoo / f"{name}.py", zoo / "_digits.py", *sorted(zoo.parent.glob("_[!_]*.py"))]:
+    digest = hashlib.sha256()
+    for source in (zoo / f"{name}.py", zoo / "_digits.py", zoo.parent / "_training.py", zoo.parent / "_convert.py"):
         digest.update(source.read_bytes())
     for package in _PACKAGES:
         digest.update(f"{package}=={package_version(package)}\n".encode())
