@@ -64,7 +64,7 @@ def command(
         with server:
             _announce(server, as_json)
             code = server.wait()
-            raise StartError(f"Triton ended by itself with exit code {code}", log=_kept_log(server))
+            raise StartError(f"Triton ended by itself with exit code {code}", log=server.log)
     except KeyboardInterrupt:
         say("Stopped")
 
@@ -131,13 +131,6 @@ def _examples(server: TritonServer) -> list[str]:
         f"curl -s {server.http_url}/v2/models/{name}/infer -d @{shlex.quote(str(file))}",
         f"tritium infer {name} --url {server.http_url} --repository {repository} --case 0",
     ]
-
-
-def _kept_log(server: TritonServer) -> Path:
-    """The log goes with the server's folder, so a copy is kept where it ends by itself."""
-    kept = server.folder.with_suffix(".log")
-    kept.write_bytes(server.log.read_bytes())
-    return kept
 
 
 def _version(package: str) -> str:

@@ -64,7 +64,8 @@ class Published:
 def publish(repository: Repository, candidate: Candidate) -> Published:
     """Verify a version and publish it under the next number.
 
-    It is written aside on the same file system, verified as it lies there, flushed to disk and renamed into place.
+    It is written aside on the same file system, verified as it lies there, flushed to disk and renamed into place. The
+    model's `config.pbtxt` becomes the candidate's, by a rename of its own.
 
     Raises:
         GateError: it failed its verification.
@@ -112,24 +113,19 @@ def _put_in_place(
     settings = {CONFIG_NAME: config_text(candidate.config)}
     settings |= {name: "".join(f"{label}\n" for label in labels) for name, labels in candidate.labels.items()}
     if not model.exists():
-        # The whole model appears in one step.
+        # A new model appears whole: in a folder of its own, with its first version in it.
         folder = staging / "model"
         folder.mkdir()
         for name, text in settings.items():
             (folder / name).write_text(text, encoding="utf-8")
-        version.rename(folder / "1")
+        version = version.rename(folder / "1")
         _sync_tree(folder)
-        folder.rename(model)
-        _sync(repository.path)
-        return Published(model.name, 1, model / "1", differences)
-    while True:
-        number = max(repository.versions(model.name), default=0) + 1
-        try:
-            version.rename(model / str(number))
-            break
-        except OSError:
-            if not (model / str(number)).exists():  # else another publisher was quicker
-                raise
+        if _renamed(folder, model):
+            _sync(repository.path)
+            return Published(model.name, 1, model / "1", differences)
+    number = max(repository.versions(model.name), default=0) + 1
+    while not _renamed(version, model / str(number)):
+        number += 1
     for name, text in settings.items():
         if not (model / name).exists() or (model / name).read_text(encoding="utf-8") != text:
             (staging / name).write_text(text, encoding="utf-8")
@@ -137,6 +133,17 @@ def _put_in_place(
             (staging / name).rename(model / name)
     _sync(model)
     return Published(model.name, number, model / str(number), differences)
+
+
+def _renamed(folder: Path, target: Path) -> bool:
+    """Rename a folder, unless another publisher was quicker with that name."""
+    try:
+        folder.rename(target)
+    except OSError:
+        if target.exists():
+            return False
+        raise
+    return True
 
 
 @contextmanager

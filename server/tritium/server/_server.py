@@ -103,8 +103,8 @@ class TritonServer:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the server, as :meth:`stop`."""
-        self.stop()
+        """Stop the server, as :meth:`stop`; if it is a StartError that leaves the block, the log is kept."""
+        self._end(keep_log=isinstance(exc, StartError))
 
     def start(self) -> None:
         """Start Triton and wait until every model is ready. The runtime is installed first, if it is not there.
