@@ -12,5 +12,9 @@ def main() -> None:
     except ImportError as exc:
         if exc.name != "click":
             raise
-        sys.exit("The `tritium` command needs the package 'click'. Install it with: pip install 'tritium[cli]'")
+        print(
+            "The `tritium` command needs the package 'click'. Install it with: pip install 'tritium[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     tritium(prog_name="tritium")

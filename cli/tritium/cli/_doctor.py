@@ -6,15 +6,13 @@ from dataclasses import asdict
 
 import click
 
-from ._shared import json_option, print_json
+from ._shared import json_option, port_options, print_json
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 
 
 @click.command("doctor")
-@click.option("--http-port", default=8000, show_default=True, help="The port you mean to use for HTTP.")
-@click.option("--grpc-port", default=8001, show_default=True, help="The port you mean to use for gRPC.")
-@click.option("--metrics-port", default=8002, show_default=True, help="The port you mean to use for metrics.")
+@port_options
 @json_option
 @click.pass_context
 def command(ctx: click.Context, http_port: int, grpc_port: int, metrics_port: int, as_json: bool) -> None:

@@ -73,11 +73,19 @@ def _parsed(inputs: tuple[str, ...]) -> dict[str, Any]:
         if not found:
             raise InputError(f"--input must be NAME=VALUE, got {item!r} instead")
         try:
-            values[name] = np.load(value[1:], allow_pickle=False) if value.startswith("@") else json.loads(value)
-        except (OSError, ValueError) as exc:
+            values[name] = _array(Path(value[1:])) if value.startswith("@") else json.loads(value)
+        except (OSError, ValueError, EOFError) as exc:
             kind = "an .npy file" if value.startswith("@") else "JSON; quote strings, as in 'text=[\"good\"]'"
             raise InputError(f"The value of input {name!r} cannot be read as {kind}: {exc}") from exc
     return values
+
+
+def _array(path: Path) -> NDArray[Any]:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    loaded.close()
+    raise ValueError("it is an archive of several arrays")
 
 
 def _golden_case(

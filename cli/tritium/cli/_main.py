@@ -37,8 +37,12 @@ class _Subcommands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except TritiumError as exc:
+        except click.UsageError as exc:
             if "--json" in ctx.meta.get("tritium.arguments", ()):
+                click.echo(json.dumps({"error": exc.format_message(), "kind": type(exc).__name__}))
+            raise
+        except TritiumError as exc:
+            if "--json" in ctx.meta.get("tritium.arguments", ()) and not ctx.meta.get("tritium.printed"):
                 click.echo(json.dumps({"error": str(exc), "kind": type(exc).__name__}))
             click.secho(f"Error: {exc}", fg="red", err=True)
             ctx.exit(exc.exit_code)

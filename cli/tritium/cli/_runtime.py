@@ -58,7 +58,7 @@ def info(as_json: bool) -> None:
 @command.command()
 @json_option
 def remove(as_json: bool) -> None:
-    """Remove the server and everything else that Tritium keeps in the cache."""
+    """Remove the server and everything else in the cache."""
     from tritium.server import remove_runtime
 
     freed_bytes = remove_runtime()

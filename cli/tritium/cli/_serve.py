@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import json_option, print_json, repository_option, say
+from ._shared import json_option, port_options, print_json, repository_option, say
 
 if TYPE_CHECKING:
     from tritium.server import TritonServer
@@ -23,9 +23,7 @@ _ENGINES = {"onnxruntime": "onnxruntime-gpu", "pytorch": "torch"}
 @click.command("serve")
 @repository_option
 @click.option("--model", "models", multiple=True, help="Serve this model; may be given several times. All by default.")
-@click.option("--http-port", default=8000, show_default=True, help="Port for HTTP; 0 takes any free one.")
-@click.option("--grpc-port", default=8001, show_default=True, help="Port for gRPC; 0 takes any free one.")
-@click.option("--metrics-port", default=8002, show_default=True, help="Port for metrics; 0 takes any free one.")
+@port_options
 @click.option(
     "--expose", is_flag=True, help="Listen on every interface instead of loopback. Read the warning it prints."
 )
@@ -39,9 +37,10 @@ def command(
     expose: bool,
     as_json: bool,
 ) -> None:
-    """Serve a model repository with a real Triton, until Ctrl-C or SIGTERM.
+    """Serve a model repository with a real Triton.
 
-    The first start fetches the server. With --json one document is printed when every model is ready.
+    It ends with Ctrl-C or SIGTERM. The first start fetches the server. With --json one document is printed when every
+    model is ready.
     """
     from tritium.server import StartError, TritonServer
 
@@ -63,7 +62,13 @@ def command(
     try:
         with server:
             _announce(server, as_json)
-            code = server.wait()
+            try:
+                code = server.wait()
+            except KeyboardInterrupt:
+                # Stopping has an end of its own, and a second signal must not cut it short.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                raise
             raise StartError(f"Triton ended by itself with exit code {code}", log=server.log)
     except KeyboardInterrupt:
         say("Stopped")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 repository_option = click.option(
@@ -26,6 +28,19 @@ url_option = click.option(
 )
 
 
+def port_options(command: Command) -> Command:
+    """The three ports of a server, with Triton's own defaults."""
+    for kind, port in (("metrics", 8002), ("grpc", 8001), ("http", 8000)):
+        command = click.option(
+            f"--{kind}-port",
+            type=click.IntRange(0, 65535),
+            default=port,
+            show_default=True,
+            help=f"The port for {kind}; 0 stands for any free one.",
+        )(command)
+    return command
+
+
 def say(text: str = "") -> None:
     """A line for people; standard output is for results."""
     click.echo(text, err=True)
@@ -33,6 +48,8 @@ def say(text: str = "") -> None:
 
 def print_json(document: Any) -> None:
     """The one JSON document of a command; what JSON has no number for (infinity, NaN) is null."""
+    if ctx := click.get_current_context(silent=True):
+        ctx.meta["tritium.printed"] = True
     click.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 

@@ -17,10 +17,10 @@ from ._shared import json_option, print_json, repository_option, say, url_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, models: tuple[str, ...], url: str, repository: Path, as_json: bool) -> None:
-    """Send the golden cases of MODELS (all by default) to any server and compare its answers.
+    """Compare a server's answers with the golden cases.
 
-    The server may be the embedded one or the GPU container; it must run versions of this repository. Exits 1 if an
-    answer is wrong.
+    Those of MODELS are sent (all by default). The server may be the embedded one or the GPU container; it must run
+    versions of this repository. Exits 1 if an answer is wrong.
     """
     from tritium.client import Client
     from tritium.repository import Repository, verify_server

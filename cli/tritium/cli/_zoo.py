@@ -19,7 +19,7 @@ def command() -> None:
 @repository_option
 @json_option
 def list_models(repository: Path, as_json: bool) -> None:
-    """List the reference models, and what those in the repository reach on held-out data."""
+    """List the reference models and their accuracy on held-out data."""
     from tritium.exporters.zoo import MODELS
 
     rows = [_row(name, repository) for name in MODELS]
@@ -36,7 +36,9 @@ def list_models(repository: Path, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Build anew what is up to date, too.")
 @json_option
 def train(names: tuple[str, ...], repository: Path, force: bool, as_json: bool) -> None:
-    """Train reference models (all, or those NAMED), verify them and publish them.
+    """Train reference models, verify them and publish them.
+
+    All of them, or those NAMED.
 
     A model whose script, data and packages have not changed since its latest version is left as it is.
     """

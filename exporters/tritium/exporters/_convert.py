@@ -69,6 +69,8 @@ def torch_to_onnx(module: torch.nn.Module, inputs: Mapping[str, Array], outputs:
             # Of torch's own making, and about its own internals.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
+            # One name for the batch axis of several inputs is what is meant.
+            warnings.filterwarnings("ignore", message="# The axis name: batch will not be used", category=UserWarning)
             program = torch.onnx.export(
                 module.eval(),
                 tuple(_example(inputs).values()),

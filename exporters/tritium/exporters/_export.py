@@ -105,6 +105,10 @@ def export_sklearn(
             "label": np.asarray(estimator.predict(rows)),
             "probabilities": np.asarray(estimator.predict_proba(rows), dtype=np.float32),
         }
+    elif not hasattr(estimator, "predict"):
+        raise InputError(
+            f"This {type(estimator).__name__} has no predict; export the Pipeline that ends in what predicts"
+        )
     else:
         values = np.asarray(estimator.predict(rows), dtype=np.float32)
         expected = {"prediction": values.reshape(len(rows), -1)}
@@ -165,13 +169,27 @@ def export_torch(
     import torch
 
     arrays = {key: np.ascontiguousarray(array) for key, array in held_out.items()}
-    with torch.inference_mode():
-        results = module.eval()(*(torch.from_numpy(array) for array in arrays.values()))
-    results = [results] if isinstance(results, torch.Tensor) else list(results)
-    if len(results) != len(outputs):
-        raise InputError(f"The 'outputs' parameter must name {len(results)} tensors, got {list(outputs)} instead")
+    try:
+        with torch.inference_mode():
+            results = module.eval()(*(torch.from_numpy(array) for array in arrays.values()))
+    except Exception as exc:
+        given = ", ".join(f"{key} {array.dtype}{array.shape}" for key, array in arrays.items())
+        raise InputError(
+            f"{type(module).__name__} does not take the 'held_out' parameter of export_torch ({given}): {exc}"
+        ) from exc
+    results = [results] if isinstance(results, torch.Tensor) else results
+    if not isinstance(results, tuple | list) or not all(isinstance(item, torch.Tensor) for item in results):
+        raise InputError(
+            f"{type(module).__name__} must return a tensor or a tuple of tensors, got {type(results).__name__} instead"
+        )
+    if len(results) != len(outputs) or len(set(outputs)) != len(outputs):
+        raise InputError(
+            f"The 'outputs' parameter must name {len(results)} tensors, each once, got {list(outputs)} instead"
+        )
     expected = {key: value.numpy() for key, value in zip(outputs, results, strict=True)}
     label_lines = dict(labels or {})
+    if unknown := sorted(label_lines.keys() - expected.keys()):
+        raise InputError(f"The 'labels' parameter must be for {list(expected)}, got {unknown[0]!r} instead")
     convert: Callable[[Mapping[str, Array], Path], int | None]
     if format == "onnx":
         convert = lambda inputs, path: _convert.torch_to_onnx(module, inputs, list(expected), path)  # noqa: E731
@@ -227,6 +245,10 @@ def _export(
                 f"{name!r} itself answers held-out row {row} with a {key} that is not finite; nothing was published. "
                 "Look at that row and at how the model was trained"
             )
+    for key, names in labels.items():
+        classes = expected[key].shape[-1]
+        if len(names) != classes:
+            raise InputError(f"The 'labels' parameter must name {classes} classes of {key!r}, got {len(names)} instead")
     label_files = {output: "labels.txt" if len(labels) == 1 else f"{output}_labels.txt" for output in labels}
     config = model_config(
         name,

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritium.client import InputError
 from tritium.repository import Repository, config_text
 from tritium.server import TritonServer
 
@@ -69,6 +70,10 @@ def compare_batching(
         The result with dynamic batching, and the one without.
     """
     source = repository if isinstance(repository, Repository) else Repository(repository)
+    if protocol not in ("http", "grpc"):
+        raise InputError(f"The 'protocol' parameter must be 'http' or 'grpc', got {protocol!r} instead")
+    if rounds < 1 or users < 1:
+        raise InputError(f"The comparison needs rounds and users of 1 or more, got rounds {rounds} and users {users}")
     sides = (True, False)
     results: dict[bool, list[LoadResult]] = {side: [] for side in sides}
     sizes: dict[bool, Counter[int]] = {side: Counter() for side in sides}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tritium.client import InputError, MissingExtraError
-from tritium.repository import Repository
+from tritium.client import Client, InputError, MissingExtraError
+from tritium.repository import Repository, load_golden
 
 from ._errors import LoadError
 from ._result import LoadResult
@@ -38,7 +39,7 @@ def run_suite(
         repository: the model repository whose versions the server runs; the golden cases are read from it.
         models: whose golden cases to send; all by default.
         users: how many requests are under way at once (a closed loop: each user waits for its answer).
-        duration_s: seconds to send for.
+        duration_s: seconds to send for; Locust counts whole ones, so this is rounded, and at least 1.
 
     Raises:
         InputError: the suite, the URL or a number cannot be used.
@@ -49,9 +50,16 @@ def run_suite(
     scheme = url.partition("://")[0]
     if scheme not in SUITES[suite]:
         raise InputError(f"The 'url' parameter must start with {'://, '.join(SUITES[suite])}://, got {url!r} instead")
-    if users < 1 or duration_s <= 0:
+    Client(url).close()  # it refuses what is no address
+    if users < 1 or not 0 < duration_s < math.inf:
         raise InputError(f"A run needs 1 user or more and more than 0 s, got {users} and {duration_s:g}")
     source = repository if isinstance(repository, Repository) else Repository(repository)
+    # What is missing is said here, and not by a traceback of Locust's.
+    if not source.models():
+        raise InputError(f"There are no models in {source.path}")
+    for model in models or source.models():
+        config = source.config(model)
+        load_golden(source.version_folder(model), config)
     with tempfile.TemporaryDirectory(prefix="tritium-load-") as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).parent / "suites" / f"{suite}.py")]

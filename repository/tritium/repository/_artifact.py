@@ -43,6 +43,7 @@ def _open_onnx(path: Path) -> Run:
         import onnxruntime
     except ImportError as exc:
         raise MissingExtraError("onnxruntime", "onnxruntime") from exc
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # what fails is raised; the rest is noise here
     try:

@@ -75,11 +75,12 @@ class Repository:
         Raises:
             InputError: there is no such version.
         """
-        versions = self.versions(model)
-        wanted = str(versions[-1] if version is None and versions else version)
-        if wanted not in map(str, versions):
-            have = f"it has {', '.join(map(str, versions))}" if versions else "it has none"
-            raise InputError(f"There is no version {wanted} of {model!r} in {self.path}; {have}{self._hint(model)}")
+        versions = [str(number) for number in self.versions(model)]
+        if not versions:
+            raise InputError(f"{model!r} has no version in {self.path}{self._hint(model)}")
+        wanted = versions[-1] if version is None else str(version)
+        if wanted not in versions:
+            raise InputError(f"There is no version {wanted} of {model!r} in {self.path}; it has {', '.join(versions)}")
         return self.path / model / wanted
 
     def _hint(self, model: str) -> str:

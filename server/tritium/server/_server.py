@@ -320,6 +320,7 @@ def _environment(runtime: Runtime) -> dict[str, str]:
         "PATH": f"{stub_environment(runtime) / 'bin'}:{path}",
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
     }
 
 

@@ -1,0 +1,266 @@
+"""`tritium serve` as the process that it is: how it gets ready, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tritium.client import Client
+from tritium.exporters.zoo import MODELS
+from tritium.repository import Repository, load_golden
+
+DEADLINE_S = 60.0
+FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+
+Spawn = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass
+class Serving:
+    """A `tritium serve` that is running, and what it has printed so far."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    def wait_for(self, what: str, found: Callable[[], Any]) -> Any:
+        """What `found` returns, as soon as it returns something."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not (value := found()):
+            # This is also how the loop pauses: it goes on at once if the process ends.
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.02)
+                value = found()
+                assert value, f"it ended without {what}:\n{self.out.read_text()}\n{self.err.read_text()}"
+                return value
+            assert time.monotonic() < deadline, f"{what} did not come:\n{self.out.read_text()}\n{self.err.read_text()}"
+        return value
+
+    def document(self) -> dict[str, Any]:
+        """The document that says that it is ready."""
+
+        def whole() -> dict[str, Any] | None:
+            try:
+                found: dict[str, Any] = json.loads(self.out.read_text())
+            except ValueError:  # nothing or half of it
+                return None
+            return found
+
+        found: dict[str, Any] = self.wait_for("a ready document", whole)
+        return found
+
+    def banner(self) -> str:
+        """What it tells people when it is ready."""
+        self.wait_for("a banner", lambda: "Ctrl-C stops it." in self.err.read_text())
+        return self.err.read_text()
+
+    def started(self) -> list[psutil.Process]:
+        """Every process below it."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def shared_memory(self) -> list[str]:
+        """What lies in shared memory under its process id."""
+        return [path.name for path in Path("/dev/shm").glob(f"tritium-{self.process.pid}-*")]
+
+
+@pytest.fixture
+def serve(zoo: Repository, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts `tritium serve` on free ports; it is stopped with the block that it is used in."""
+
+    @contextmanager
+    def running(*arguments: object) -> Iterator[Serving]:
+        command = [sys.executable, "-m", "tritium.cli", "serve", "--repository", zoo.path, *FREE_PORTS, *arguments]
+        out, err = tmp_path / "out.txt", tmp_path / "err.txt"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen([str(part) for part in command], stdout=stdout, stderr=stderr)
+        try:
+            yield Serving(process, out, err)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(DEADLINE_S)
+
+    # Where the tests run in the background of a script, Ctrl-C is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield running
+    signal.signal(signal.SIGINT, before)
+
+
+def left(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; what has ended and waits for somebody to take note of it does not."""
+
+    def runs(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    return [process for process in processes if runs(process)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_ends_it_in_order_and_leaves_nothing(serve: Any, number: signal.Signals) -> None:
+    with serve("--json", "--model", "digits_cnn", "--model", "digits_mlp") as serving:
+        ready = serving.document()
+        assert ready["models"] == {"digits_cnn": "onnxruntime", "digits_mlp": "pytorch"}
+        for key, scheme in (("http_url", "http"), ("grpc_url", "grpc"), ("metrics_url", "http")):
+            assert ready[key].startswith(f"{scheme}://127.0.0.1:")
+        processes = serving.started()
+        assert [process.pid for process in processes if process.name() == "tritonserver"] == [ready["pid"]]
+        assert len(processes) >= 3, "Triton, and a process for each model"
+        assert serving.shared_memory()
+        log = Path(ready["log"])
+        assert "Started HTTPService" in log.read_text()
+        for url in (ready["http_url"], ready["grpc_url"]):
+            with Client(url) as client:
+                assert all(client.is_ready(model) for model in ready["models"])
+                assert not client.is_ready("digits_svm")
+        with urllib.request.urlopen(ready["metrics_url"], timeout=10) as response:
+            assert b"nv_inference_count" in response.read()
+
+        serving.process.send_signal(number)
+        assert serving.process.wait(DEADLINE_S) == 0
+        assert left(processes) == []
+        assert serving.shared_memory() == []
+        assert not log.parent.exists()
+        assert json.loads(serving.out.read_text()) == ready, "one document, and nothing after it"
+        assert serving.err.read_text().endswith("Stopped\n")
+
+
+def test_a_second_signal_while_it_stops_leaves_nothing_either(serve: Any) -> None:
+    """Who presses Ctrl-C twice is in a hurry, and must not have to tidy up."""
+    with serve("--json", "--model", "digits_cnn") as serving:
+        ready = serving.document()
+        processes, log = serving.started(), Path(ready["log"])
+        serving.process.send_signal(signal.SIGINT)
+        # Triton's own words once it was told to stop. It takes another second or two.
+        stopping = "Waiting for in-flight requests to complete"
+        serving.wait_for("a stop", lambda: stopping in log.read_text())
+        serving.process.send_signal(signal.SIGINT)
+        try:
+            serving.process.wait(DEADLINE_S)
+            assert left(processes) == []
+            assert serving.shared_memory() == []
+            assert not log.parent.exists()
+        finally:
+            psutil.wait_procs(processes, timeout=DEADLINE_S)
+            shutil.rmtree(log.parent, ignore_errors=True)
+
+
+def test_the_banner_has_what_one_needs_and_its_commands_work(serve: Any, zoo: Repository, spawn: Spawn) -> None:
+    with serve() as serving:
+        banner = serving.banner()
+        assert serving.out.read_text() == "", "standard output is for results"
+        for name, backend in {
+            "digits_cnn": "onnxruntime",
+            "digits_mlp": "pytorch",
+            "digits_svm": "onnxruntime",
+        }.items():
+            (line,) = (line for line in banner.splitlines() if line.strip().startswith(f"{name} "))
+            assert f"version {zoo.versions(name)[-1]}" in line
+            assert f"backend  {backend}: Python-based, " in banner
+        lines = [shlex.split(line) for line in banner.splitlines() if line.startswith("  ") and "infer" in line]
+        (curl,) = (words for words in lines if words[0] == "curl")
+        (infer,) = (words for words in lines if words[0] == "tritium")
+
+        expected = load_golden(zoo.version_folder("digits_cnn"), zoo.config("digits_cnn")).outputs["probabilities"][:1]
+        answer = json.loads(fetch(curl))
+        assert answer["model_name"] == "digits_cnn"
+        (output,) = answer["outputs"]
+        assert (output["name"], output["shape"]) == ("probabilities", [1, 10])
+        np.testing.assert_allclose([output["data"]], expected, rtol=0, atol=1e-5)
+
+        done = spawn(*infer[1:], "--json")
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(json.loads(done.stdout)["probabilities"]["data"], expected, rtol=0, atol=1e-5)
+
+
+def fetch(curl: list[str]) -> str:
+    """What a curl command prints, also where there is no curl."""
+    assert curl[:2] == ["curl", "-s"]
+    if shutil.which("curl"):
+        return subprocess.run(curl, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout
+    url, flag, body = curl[2:]
+    assert (flag, body[0]) == ("-d", "@")
+    with urllib.request.urlopen(url, data=Path(body[1:]).read_bytes(), timeout=DEADLINE_S) as response:
+        text: str = response.read().decode()
+    return text
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_a_triton_that_ends_by_itself_is_an_error_that_names_the_log(serve: Any, as_json: bool) -> None:
+    with serve("--model", "digits_cnn", *(["--json"] if as_json else [])) as serving:
+        if as_json:
+            serving.document()
+        else:
+            serving.banner()
+        processes = serving.started()
+        (triton,) = (process for process in processes if process.name() == "tritonserver")
+        triton.kill()
+        assert serving.process.wait(DEADLINE_S) == 1
+        message = serving.err.read_text()
+        assert "Error: Triton ended by itself with exit code -9" in message
+        log = Path(message.rstrip().rpartition(": ")[2])
+        assert "Started HTTPService" in log.read_text()
+        assert log.parent.name.startswith(f"{serving.process.pid}-"), "a folder of its own, which this test may remove"
+        shutil.rmtree(log.parent)
+        assert left(processes) == []
+        assert serving.shared_memory() == []
+        if as_json:
+            # A reader that waits for the end parses standard output as a whole.
+            json.loads(serving.out.read_text())
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc", "metrics"])
+def test_a_port_in_use_is_named_before_anything_is_started(spawn: Spawn, zoo: Repository, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = spawn("serve", "--repository", zoo.path, *FREE_PORTS, f"--{kind}-port", port, "--json")
+    assert done.returncode == 1
+    assert f"Error: Port {port} ({kind}) is in use" in done.stderr
+    document = json.loads(done.stdout)
+    assert document["kind"] == "PortInUseError"
+    assert f"Port {port} ({kind}) is in use" in document["error"]
+
+
+def test_a_model_that_does_not_load_ends_it_with_the_servers_reason(
+    spawn: Spawn, zoo: Repository, tmp_path: Path
+) -> None:
+    shutil.copytree(zoo.path / "digits_cnn", tmp_path / "models" / "digits_cnn")
+    for artifact in tmp_path.rglob("model.onnx"):
+        artifact.write_bytes(b"half a file")
+    done = spawn("serve", "--repository", tmp_path / "models", *FREE_PORTS, "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["kind"] == "ModelLoadError"
+    assert "digits_cnn: " in document["error"]
+    log = Path(document["error"].rpartition(": ")[2])
+    assert log.is_file()
+    shutil.rmtree(log.parent)
+
+
+def test_an_empty_repository_is_wrong_usage_with_the_way_to_fill_it(spawn: Spawn, tmp_path: Path) -> None:
+    done = spawn("serve", "--repository", tmp_path, *FREE_PORTS)
+    assert done.returncode == 2
+    assert f"There are no models in {tmp_path}; `tritium zoo train` builds the reference models" in done.stderr
+    assert done.stdout == ""
+
+
+def test_all_models_are_served_by_default(serve: Any) -> None:
+    with serve("--json") as serving:
+        assert list(serving.document()["models"]) == list(MODELS)

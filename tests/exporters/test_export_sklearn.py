@@ -1,0 +1,283 @@
+"""scikit-learn to ONNX: what comes out, what is refused, and that a refusal leaves nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from tritium.client import InputError, MissingExtraError
+from tritium.exporters import ConversionError, ParityError, Provenance, _convert, export_sklearn
+from tritium.repository import Manifest, Published, Repository, Tolerance, load_golden, open_artifact, output_specs
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Flowers:
+    """Iris, split into rows to fit on and rows held out; `kinds` are the classes as numbers."""
+
+    train: Array
+    held_out: Array
+    train_kinds: Array
+    names: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def iris() -> Flowers:
+    data = load_iris()
+    order = np.random.default_rng(0).permutation(len(data.data))
+    train, test = order[:100], order[100:]
+    rows = data.data.astype(np.float32)
+    return Flowers(rows[train], rows[test], data.target[train], tuple(map(str, data.target_names)))
+
+
+def logistic() -> Any:
+    return LogisticRegression(max_iter=1000)
+
+
+def answers(published: Published, rows: Array, outputs: Sequence[str], *, input_name: str = "features") -> Any:
+    return open_artifact(published.folder / "model.onnx", "onnxruntime")({input_name: rows}, outputs)
+
+
+def dtypes(repository: Path, model: str) -> dict[str, str]:
+    return {spec.name: spec.dtype for spec in output_specs(Repository(repository).config(model))}
+
+
+def three_names(iris: Flowers) -> Array:
+    return np.array(iris.names)[iris.train_kinds]
+
+
+def two_names(iris: Flowers) -> Array:
+    return np.where(iris.train_kinds == 1, "versicolor", "another")
+
+
+def three_numbers(iris: Flowers) -> Array:
+    return iris.train_kinds
+
+
+def two_numbers(iris: Flowers) -> Array:
+    return np.asarray(iris.train_kinds == 1, dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("targets", "dtype", "classes"),
+    [(three_names, "BYTES", 3), (two_names, "BYTES", 2), (three_numbers, "INT64", 3), (two_numbers, "INT64", 2)],
+)
+def test_a_classifier_gives_its_label_and_a_probability_for_each_class(
+    iris: Flowers, tmp_path: Path, targets: Callable[[Flowers], Array], dtype: str, classes: int
+) -> None:
+    model = make_pipeline(StandardScaler(), logistic()).fit(iris.train, targets(iris))
+    published = export_sklearn(model, iris.held_out, name="iris", repository=tmp_path)
+    assert (published.model, published.version, published.folder) == ("iris", 1, tmp_path / "iris" / "1")
+    assert dtypes(tmp_path, "iris") == {"label": dtype, "probabilities": "FP32"}
+    for rows in (iris.held_out[:1], iris.held_out[:2], iris.held_out):
+        got = answers(published, rows, ["label", "probabilities"])
+        assert got["label"].tolist() == model.predict(rows).tolist()
+        assert got["probabilities"].shape == (len(rows), classes)
+        np.testing.assert_allclose(got["probabilities"], model.predict_proba(rows), atol=1e-4)
+
+
+def test_string_labels_are_kept_as_strings_in_the_golden_cases(iris: Flowers, tmp_path: Path) -> None:
+    model = logistic().fit(iris.train, three_names(iris))
+    published = export_sklearn(model, iris.held_out, name="iris", repository=tmp_path)
+    golden = load_golden(published.folder, Repository(tmp_path).config("iris"))
+    assert len(golden) == 32
+    np.testing.assert_array_equal(golden.inputs["features"], iris.held_out[:32])
+    assert [item.decode() for item in golden.outputs["label"].ravel()] == model.predict(iris.held_out[:32]).tolist()
+
+
+@pytest.mark.parametrize("columns", [slice(3, 4), slice(2, 4)], ids=["one target", "two targets"])
+def test_a_regressor_gives_a_prediction_for_each_target(iris: Flowers, tmp_path: Path, columns: slice) -> None:
+    model = LinearRegression().fit(iris.train[:, :2], iris.train[:, columns])
+    rows = iris.held_out[:, :2]
+    published = export_sklearn(model, rows, name="petals", repository=tmp_path)
+    assert dtypes(tmp_path, "petals") == {"prediction": "FP32"}
+    got = answers(published, rows, ["prediction"])["prediction"]
+    assert got.shape == (len(rows), columns.stop - columns.start)
+    np.testing.assert_allclose(got, model.predict(rows), atol=1e-5)
+
+
+def test_a_regressor_on_a_flat_target_gives_one_column(iris: Flowers, tmp_path: Path) -> None:
+    model = LinearRegression().fit(iris.train, iris.train_kinds)
+    published = export_sklearn(model, iris.held_out, name="kind", repository=tmp_path)
+    assert answers(published, iris.held_out, ["prediction"])["prediction"].shape == (len(iris.held_out), 1)
+
+
+def test_the_names_labels_and_provenance_given_are_the_ones_published(iris: Flowers, tmp_path: Path) -> None:
+    provenance = Provenance(source="notebook 7", data={"name": "iris"}, metrics={"accuracy": 0.5}, recipe="by the book")
+    published = export_sklearn(
+        logistic().fit(iris.train, iris.train_kinds),
+        iris.held_out,
+        name="iris",
+        repository=Repository(tmp_path),
+        input_name="lengths",
+        labels=iris.names,
+        max_batch_size=7,
+        tolerance=Tolerance(atol=1e-3),
+        provenance=provenance,
+    )
+    config = Repository(tmp_path).config("iris")
+    assert [tensor.name for tensor in config.input] == ["lengths"]
+    assert config.max_batch_size == 7
+    assert {output.name: output.label_filename for output in config.output} == {
+        "label": "",
+        "probabilities": "labels.txt",
+    }
+    assert (tmp_path / "iris/labels.txt").read_text(encoding="utf-8").splitlines() == list(iris.names)
+    manifest = Manifest.load(published.folder)
+    assert (manifest.source, dict(manifest.data), dict(manifest.metrics), manifest.recipe) == (
+        "notebook 7",
+        {"name": "iris"},
+        {"accuracy": 0.5},
+        "by the book",
+    )
+    assert manifest.tolerance == Tolerance(atol=1e-3)
+    assert manifest.parity["label"] == 1.0
+    assert manifest.parity["probabilities"] <= 1e-4
+    assert isinstance(manifest.opset, int)
+    assert manifest.frameworks.keys() >= {"python", "scikit-learn", "skl2onnx", "onnx", "numpy"}
+    assert answers(published, iris.held_out[:3], ["label"], input_name="lengths")["label"].shape == (3,)
+
+
+def test_exporting_again_publishes_the_next_version(iris: Flowers, tmp_path: Path) -> None:
+    for version, strength in ((1, 1.0), (2, 10.0)):
+        model = LogisticRegression(C=strength, max_iter=1000).fit(iris.train, iris.train_kinds)
+        published = export_sklearn(model, iris.held_out, name="iris", repository=tmp_path)
+        assert published.version == version
+    assert Repository(tmp_path).versions("iris") == [1, 2]
+
+
+@pytest.mark.parametrize("estimator", [SVC(), RidgeClassifier()], ids=lambda estimator: type(estimator).__name__)
+def test_a_classifier_without_probabilities_is_refused_with_the_way_to_get_them(
+    iris: Flowers, tmp_path: Path, estimator: Any
+) -> None:
+    model = clone(estimator).fit(iris.train, iris.train_kinds)
+    with pytest.raises(InputError, match=f"{type(model).__name__} has no probabilities.*CalibratedClassifierCV"):
+        export_sklearn(model, iris.held_out, name="iris", repository=tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_estimator_that_cannot_predict_is_refused(iris: Flowers, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="StandardScaler"):
+        export_sklearn(StandardScaler().fit(iris.train), iris.held_out, name="x", repository=tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_unsupported_estimator_is_refused_with_the_converters_reason(iris: Flowers, tmp_path: Path) -> None:
+    model = make_pipeline(FunctionTransformer(np.sinh), logistic()).fit(iris.train, iris.train_kinds)
+    with pytest.raises(ConversionError, match="does not convert this Pipeline: FunctionTransformer") as caught:
+        export_sklearn(model, iris.held_out, name="iris", repository=tmp_path / "models")
+    assert "documentation" in str(caught.value)
+    assert caught.value.__cause__ is not None
+    assert not (tmp_path / "models").exists()
+
+
+def test_outputs_that_the_converter_names_otherwise_are_refused(iris: Flowers, tmp_path: Path) -> None:
+    """Clusters come as labels and scores, which is not what everything but a classifier is promised to give."""
+    model = KMeans(3, n_init=1, random_state=0).fit(iris.train)
+    with pytest.raises(ConversionError, match="KMeans"):
+        export_sklearn(model, iris.held_out, name="iris", repository=tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.fixture
+def wrong_conversion(iris: Flowers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A converter that writes another model than the one it was given."""
+    convert = _convert.sklearn_to_onnx
+
+    def convert_another(_estimator: Any, inputs: Mapping[str, Array], outputs: Sequence[str], path: Path) -> int:
+        another = DecisionTreeClassifier(max_depth=1).fit(iris.train, iris.train_kinds)
+        return convert(another, inputs, outputs, path)
+
+    monkeypatch.setattr(_convert, "sklearn_to_onnx", convert_another)
+
+
+@pytest.mark.usefixtures("wrong_conversion")
+def test_a_wrong_conversion_is_never_published(iris: Flowers, tmp_path: Path) -> None:
+    model = logistic().fit(iris.train, iris.train_kinds)
+    with pytest.raises(
+        ParityError, match=r"'iris' does not answer as the framework does.*Nothing was published"
+    ) as caught:
+        export_sklearn(model, iris.held_out, name="iris", repository=tmp_path / "models")
+    differences = {difference.output: difference for difference in caught.value.differences}
+    assert differences.keys() == {"label", "probabilities"}
+    assert differences["label"].measure == "agreement"
+    assert differences["label"].value < 1
+    assert differences["probabilities"].value > 1e-4
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_wrong_conversion_leaves_the_versions_before_it_as_they_were(
+    iris: Flowers, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model = logistic().fit(iris.train, iris.train_kinds)
+    export_sklearn(model, iris.held_out, name="iris", repository=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    request.getfixturevalue("wrong_conversion")
+    with pytest.raises(ParityError):
+        export_sklearn(model, iris.held_out, name="iris", repository=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_wider_tolerance_excuses_numbers_but_no_label(
+    iris: Flowers, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("wrong_conversion")
+    model = logistic().fit(iris.train, iris.train_kinds)
+    with pytest.raises(ParityError) as caught:
+        export_sklearn(model, iris.held_out, name="iris", repository=tmp_path, tolerance=Tolerance(atol=1.0))
+    assert [difference.output for difference in caught.value.differences] == ["label"]
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_a_batch_of_no_rows_is_refused(iris: Flowers, tmp_path: Path, rows: int) -> None:
+    with pytest.raises(InputError, match=f"'max_batch_size' parameter must be 1 or more, got {rows} instead"):
+        export_sklearn(
+            logistic().fit(iris.train, iris.train_kinds),
+            iris.held_out,
+            name="iris",
+            repository=tmp_path / "models",
+            max_batch_size=rows,
+        )
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "x" * 65])
+def test_a_name_that_cannot_stand_in_a_path_is_refused(iris: Flowers, tmp_path: Path, name: str) -> None:
+    model = logistic().fit(iris.train, iris.train_kinds)
+    with pytest.raises(InputError, match="model's name"):
+        export_sklearn(model, iris.held_out, name=name, repository=tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("labels", [("setosa", "versicolor"), ("a", "b", "c", "d")], ids=["too few", "too many"])
+def test_labels_that_are_not_as_many_as_the_classes_are_refused(
+    iris: Flowers, tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    model = logistic().fit(iris.train, iris.train_kinds)
+    with pytest.raises(InputError, match="labels"):
+        export_sklearn(model, iris.held_out, name="iris", repository=tmp_path / "models", labels=labels)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_missing_converter_is_named_with_the_command_that_brings_it(
+    iris: Flowers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    with pytest.raises(MissingExtraError, match=r"'skl2onnx'.*pip install 'tritium\[exporters\]'"):
+        export_sklearn(logistic(), iris.held_out, name="iris", repository=tmp_path / "models")
