@@ -166,6 +166,12 @@ def test_a_port_in_use_is_named_before_anything_starts(repository: Path, kind: s
         assert not server.folder.exists()
 
 
+def test_what_a_publisher_has_staged_is_no_version(broken: Path) -> None:
+    shutil.copytree(broken / "doubler" / "1", broken / "doubler" / ".doubler-staging-x" / "version")
+    with TritonServer(broken) as server, server.client() as client:
+        assert [(status.name, status.version) for status in client.models()] == [("doubler", "1")]
+
+
 def test_a_port_that_was_asked_for_is_used(repository: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

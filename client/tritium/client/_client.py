@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from ._errors import InputError, ModelNotFoundError, TritiumError
+from ._errors import InputError, ModelNotFoundError, ModelNotReadyError, ServerError, TritiumError
 from ._model import Model, _closest
 from ._tensors import Array
 from ._transport import Endpoint, InferRequest, open_transport
@@ -77,8 +79,10 @@ class Client:
 
     def model(self, name: str, version: str | int | None = None) -> Model:
         """A handle on a model; ``version`` None lets the server choose. Asks the server nothing yet."""
-        if not name:
-            raise InputError("The 'name' parameter of model must be the name of a model, got '' instead")
+        if not name or "/" in name:
+            raise InputError(f"The 'name' parameter of model must be the name of a model, got {name!r} instead")
+        if version is not None and not re.fullmatch("[0-9]+", str(version)):
+            raise InputError(f"The 'version' parameter of model must be a whole number, got {version!r} instead")
         return Model(self, name, "" if version is None else str(version))
 
     def models(self) -> list[ModelStatus]:
@@ -112,17 +116,17 @@ class Client:
     def _ask(self, rpc: str, *args: str) -> Any:
         try:
             return self._transport.call(rpc, *args, timeout_s=self._timeout_s)
-        except ModelNotFoundError as exc:
+        except (ModelNotFoundError, ModelNotReadyError) as exc:
             raise self._explained(exc) from exc
 
     def _infer(self, request: InferRequest, timeout_s: float | None) -> dict[str, Array]:
         limit_s = self._timeout_s if timeout_s is None else _positive(timeout_s)
         try:
             return self._transport.infer(request, limit_s)
-        except ModelNotFoundError as exc:
+        except (ModelNotFoundError, ModelNotReadyError) as exc:
             raise self._explained(exc) from exc
 
-    def _explained(self, exc: ModelNotFoundError) -> ModelNotFoundError:
+    def _explained(self, exc: ServerError) -> ServerError:
         """The same error with what there is instead, where the server tells."""
         try:
             statuses = self.models()
@@ -135,10 +139,10 @@ class Client:
         else:
             known = f"There are {', '.join(names)}" if names else "There are no models"
             known += _closest(exc.model or "", names)
-        return ModelNotFoundError(f"{exc}. {known}", url=exc.url, model=exc.model, status=exc.status)
+        return type(exc)(f"{exc}. {known}", url=exc.url, model=exc.model, status=exc.status)
 
 
 def _positive(timeout_s: float) -> float:
-    if not timeout_s > 0:
+    if not 0 < timeout_s < math.inf:
         raise InputError(f"The 'timeout_s' parameter must be a number of seconds above 0, got {timeout_s!r} instead")
     return float(timeout_s)

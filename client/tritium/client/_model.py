@@ -87,7 +87,7 @@ class Model:
 
     def statistics(self) -> dict[str, Any]:
         """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute."""
-        return dict(self._client._ask("get_inference_statistics", self.name, self.version))
+        return dict(_numbers(self._client._ask("get_inference_statistics", self.name, self.version)))
 
     def __call__(
         self,
@@ -127,6 +127,9 @@ class Model:
         specs = self.metadata.inputs
         first = inputs[0] if len(inputs) == 1 else None
         if isinstance(first, Mapping):
+            both = first.keys() & named.keys()
+            if both:
+                raise InputError(f"Input {min(both)!r} of {self.name!r} is given twice, in the mapping and by name")
             inputs, named = (), {**first, **named}
         if len(inputs) > len(specs):
             raise InputError(f"{self.name!r} has {len(specs)} inputs ({_listed(specs)}), got {len(inputs)}")
@@ -150,11 +153,12 @@ class Model:
         batched = metadata.max_batch_size > 0
         specs = {spec.name: spec for spec in metadata.inputs if spec.name in values}
         arrays = {name: coerce(values[name], spec) for name, spec in specs.items()}
+        given = {name: array.shape for name, array in arrays.items()}
         added = False
         if batched:
             arrays, added = fit_batch(arrays, list(specs.values()))
         for name, array in arrays.items():
-            check_shape(array, specs[name], batched=batched)
+            check_shape(array, specs[name], batched=batched, given=given[name])
             if batched and array.shape[0] > metadata.max_batch_size:
                 raise InputError(
                     f"{self.name!r} takes at most {metadata.max_batch_size} rows a request, got {array.shape[0]}; "
@@ -171,6 +175,15 @@ class Model:
 
     def _output_names(self, outputs: Sequence[str]) -> Sequence[str]:
         return outputs or [spec.name for spec in self.metadata.outputs]
+
+
+def _numbers(item: Any) -> Any:
+    """The counters as numbers: JSON of protobufs has 64-bit ones as text."""
+    if isinstance(item, dict):
+        return {key: value if key in ("name", "version") else _numbers(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_numbers(value) for value in item]
+    return int(item) if isinstance(item, str) and item.isdecimal() else item
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

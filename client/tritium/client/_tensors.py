@@ -46,10 +46,12 @@ class Outputs(Mapping[str, Array]):
 
     def __getattr__(self, name: str) -> Array:
         """The array of that name."""
+        # Copying and unpickling ask for attributes before there are any.
+        arrays: dict[str, Array] = self.__dict__.get("_arrays", {})
         try:
-            return self.__dict__["_arrays"][name]  # type: ignore[no-any-return]
+            return arrays[name]
         except KeyError:
-            raise AttributeError(f"no output is called {name!r}; there are {', '.join(self)}") from None
+            raise AttributeError(f"no output is called {name!r}; there are {', '.join(arrays)}") from None
 
     def __iter__(self) -> Iterator[str]:
         """The names, in the model's order."""
@@ -83,7 +85,7 @@ def triton_dtype(dtype: np.dtype[Any]) -> str:
     Raises:
         InputError: Triton has no such dtype (dates, complex numbers, …).
     """
-    if dtype.kind == "U":
+    if dtype.kind in "UT":
         return "BYTES"
     found = np_to_triton_dtype(dtype)
     if found is None:
@@ -105,11 +107,16 @@ def coerce(value: Any, spec: TensorSpec) -> Array:
         array = np.asarray(value)
     except ValueError as exc:
         raise InputError(f"Input {spec.name!r} is not rectangular: its rows have different lengths") from exc
-    if spec.dtype == "BYTES":
-        if array.dtype.kind not in "USO":
-            raise InputError(f"Input {spec.name!r} must hold strings or bytes, got {array.dtype} instead")
-        return array.astype(object, copy=False)
     wanted = numpy_dtype(spec.dtype)
+    if not chosen and not array.size:
+        return array.astype(wanted)
+    if spec.dtype == "BYTES":
+        items = array.ravel() if array.dtype == object else ()
+        strange = {type(item).__name__ for item in items if not isinstance(item, str | bytes)}
+        if array.dtype.kind not in "USTO" or strange:
+            got = min(strange) if strange else array.dtype
+            raise InputError(f"Input {spec.name!r} must hold strings or bytes, got {got} instead")
+        return array.astype(object, copy=False)
     # astype(copy=False) also makes a big-endian array native; equal dtypes pass untouched.
     if np.can_cast(array.dtype, wanted, "safe") or (not chosen and _same_values(array, wanted)):
         return array.astype(wanted, copy=False)
@@ -123,7 +130,10 @@ def _same_values(array: Array, wanted: np.dtype[Any]) -> bool:
     if wanted.kind in "iu" and array.dtype.kind in "iu":
         limits = np.iinfo(wanted)
         return not array.size or (array.min() >= limits.min and array.max() <= limits.max)
-    return wanted.kind == "f" and array.dtype.kind in "iuf"
+    if not (wanted.kind == "f" or wanted.name == "bfloat16") or array.dtype.kind not in "iuf":
+        return False
+    with np.errstate(over="ignore"):
+        return bool((np.isfinite(array.astype(wanted)) == np.isfinite(array)).all())
 
 
 def fit_batch(arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> tuple[dict[str, Array], bool]:
@@ -148,8 +158,8 @@ def fit_batch(arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> tuple
     return dict(arrays), False
 
 
-def check_shape(array: Array, spec: TensorSpec, *, batched: bool) -> None:
-    """Compare a shape with what the model declares.
+def check_shape(array: Array, spec: TensorSpec, *, batched: bool, given: tuple[int, ...] | None = None) -> None:
+    """Compare a shape with what the model declares; `given` is the caller's, where an axis was added to it.
 
     Raises:
         InputError: the rank or the length of an axis does not fit.
@@ -164,7 +174,7 @@ def check_shape(array: Array, spec: TensorSpec, *, batched: bool) -> None:
         hint = f" (or one row, ({', '.join(want[1:])}{',' if len(want) == 2 else ''}))" if batched else ""
         raise InputError(
             f"Input {spec.name!r} must have shape ({', '.join(want)}{',' if len(want) == 1 else ''}){hint}, "
-            f"got {array.shape} instead"
+            f"got {array.shape if given is None else given} instead"
         )
 
 

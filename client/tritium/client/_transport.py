@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +36,10 @@ class Endpoint:
         Raises:
             InputError: the URL has no such scheme, no host, or a path.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as exc:
+            raise errors.InputError(f"The 'url' parameter must be a URL, got {url!r} instead: {exc}") from exc
         if parts.scheme not in _DEFAULT_PORTS or not parts.netloc:
             raise errors.InputError(
                 f"The 'url' parameter must start with http://, https://, grpc:// or grpcs://, got {url!r} instead; "
@@ -43,7 +48,8 @@ class Endpoint:
         match = _ENDPOINT.match(parts.netloc)
         if match is None or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise errors.InputError(
-                f"The 'url' parameter must be scheme://host:port and nothing more, got {url!r} instead"
+                "The 'url' parameter must be scheme://host:port and nothing more, got "
+                f"{re.sub(r'//.*@', '//…@', url)!r} instead"  # what stands there may be a password
             )
         port = int(match["port"] or _DEFAULT_PORTS[parts.scheme])
         if not 0 < port < 65536:
@@ -54,6 +60,11 @@ class Endpoint:
     def address(self) -> str:
         """``host:port``."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine's loopback."""
+        return self.host in ("localhost", "[::1]") or self.host.startswith("127.")
 
     @property
     def secure(self) -> bool:
@@ -97,7 +108,8 @@ class Transport(Protocol):
 class HttpTransport:
     """Binary tensors over HTTP/1.1.
 
-    Tritonclient's HTTP client may not be shared between threads, so each thread has its own.
+    Tritonclient's HTTP client may not be shared between threads, so each thread has its own, and gevent an event loop
+    (a few descriptors) for it, which stay until the process ends: call from a pool of threads, not from a new one each.
     """
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str]) -> None:
@@ -108,7 +120,7 @@ class HttpTransport:
         self._endpoint = endpoint
         self._headers = dict(headers)
         self._local = threading.local()
-        self._opened: list[Any] = []
+        self._opened: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -127,7 +139,7 @@ class HttpTransport:
         """Close every connection."""
         with self._lock:
             self._closed = True
-            opened, self._opened = self._opened, []
+            opened = list(self._opened)
         for client in opened:
             client.close()
 
@@ -153,7 +165,7 @@ class HttpTransport:
             raise _deadline(self._endpoint, timeout_s) from exc
         except InferenceServerException as exc:
             raise _server_error(exc, self._endpoint, model) from exc
-        except (OSError, EOFError) as exc:
+        except (OSError, EOFError, http.client.HTTPException) as exc:
             self._drop(client)
             raise _no_connection(self._endpoint, exc) from exc
 
@@ -170,14 +182,11 @@ class HttpTransport:
             network_timeout=3600.0,
         )
         with self._lock:
-            self._opened.append(client)
+            self._opened.add(client)
         return client
 
     def _drop(self, client: Any) -> None:
         self._local.client = None
-        with self._lock:
-            if client in self._opened:
-                self._opened.remove(client)
         client.close()
 
 
@@ -190,7 +199,16 @@ class GrpcTransport:
         self._api = tritonclient.grpc
         self._endpoint = endpoint
         self._headers = {name.lower(): value for name, value in headers.items()}
-        self._client = self._api.InferenceServerClient(endpoint.address, ssl=endpoint.secure)
+        options = [
+            ("grpc.max_send_message_length", self._api.MAX_GRPC_MESSAGE_SIZE),
+            ("grpc.max_receive_message_length", self._api.MAX_GRPC_MESSAGE_SIZE),
+        ]
+        if endpoint.local:
+            # gRPC would send even this through the proxy that `http_proxy` names.
+            options.append(("grpc.enable_http_proxy", 0))
+        self._client = self._api.InferenceServerClient(
+            endpoint.address, ssl=endpoint.secure, channel_args=options
+        )
 
     def infer(self, request: InferRequest, timeout_s: float) -> dict[str, Array]:
         """Run a model; arrays by output name."""
@@ -268,8 +286,8 @@ _NO_SERVER = re.compile(
 
 # Triton tells errors apart by words more finely than by status; the first pattern that fits decides.
 _BY_MESSAGE: Sequence[tuple[str, type[errors.ServerError]]] = (
-    (r"unknown model|(model|version).* (is )?not found", errors.ModelNotFoundError),
-    (r"is not ready|no available versions|unloading", errors.ModelNotReadyError),
+    (r"no available versions|is not at ready state|is not ready", errors.ModelNotReadyError),
+    (r"^Request for unknown model|^requested model '.*' is not available", errors.ModelNotFoundError),
     (r"exceeds maximum queue size|server is (exiting|stopping)|timeout expired", errors.ServerBusyError),
 )
 _BY_STATUS: Mapping[str, type[errors.ServerError]] = {

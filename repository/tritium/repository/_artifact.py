@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,23 @@ Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array], Sequence[str]], dict[str, Array]]
 
 
-def open_artifact(path: Path, backend: str) -> Run:
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded model file: a function from inputs by name, and names of outputs, to outputs by name.
+
+    Attributes:
+        input_shapes: what the file says of its inputs, -1 where any length is accepted; empty where it does not.
+    """
+
+    run: Run
+    input_shapes: Mapping[str, Sequence[int]]
+
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Run it. Raises ArtifactError."""
+        return self.run(inputs, outputs)
+
+
+def open_artifact(path: Path, backend: str) -> Artifact:
     """Load a model file with the runtime that its backend has.
 
     Args:
@@ -35,10 +52,14 @@ def open_artifact(path: Path, backend: str) -> Run:
     """
     if not path.is_file():
         raise ArtifactError(f"There is no model file {path}")
-    return {"onnxruntime": _open_onnx, "pytorch": _open_torchscript}[backend](path)
+    try:
+        opened = _OPENERS[backend]
+    except KeyError:
+        raise ArtifactError(f"The backend must be one of {sorted(_OPENERS)}, got {backend!r} instead") from None
+    return opened(path)
 
 
-def _open_onnx(path: Path) -> Run:
+def _open_onnx(path: Path) -> Artifact:
     try:
         import onnxruntime
     except ImportError as exc:
@@ -56,7 +77,7 @@ def _open_onnx(path: Path) -> Run:
     def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         # As the backend does: one element for what the model takes without an axis.
         feed = {
-            name: array.reshape(()) if name in scalars and array.shape == (1,) else array
+            name: array.reshape(()) if name in scalars and array.shape == (1,) else _decoded(array)
             for name, array in inputs.items()
         }
         try:
@@ -70,10 +91,11 @@ def _open_onnx(path: Path) -> Run:
             raise ArtifactError(f"{path} does not run: {exc}\nIt has {'; '.join(has)}") from exc
         return {name: array if array.shape else array.reshape(1) for name, array in zip(outputs, results, strict=True)}
 
-    return run
+    shapes = {tensor.name: [n if isinstance(n, int) else -1 for n in tensor.shape] for tensor in session.get_inputs()}
+    return Artifact(run, shapes)
 
 
-def _open_torchscript(path: Path) -> Run:
+def _open_torchscript(path: Path) -> Artifact:
     try:
         import torch
     except ImportError as exc:
@@ -104,7 +126,19 @@ def _open_torchscript(path: Path) -> Run:
         except Exception as exc:
             raise ArtifactError(f"{path} does not run: {exc}\nIts forward takes {', '.join(arguments)}") from exc
 
-    return run
+    return Artifact(run, {})
+
+
+def _decoded(array: Array) -> Array:
+    """Strings as `str`: given bytes, ONNX Runtime takes what Python prints of them."""
+    if array.dtype != object:
+        return array
+    result = np.empty(array.size, dtype=object)
+    result[:] = [item.decode() if isinstance(item, bytes) else item for item in array.ravel()]
+    return result.reshape(array.shape)
+
+
+_OPENERS = {"onnxruntime": _open_onnx, "pytorch": _open_torchscript}
 
 
 def _place(name: str) -> int:

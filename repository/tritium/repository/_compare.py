@@ -73,7 +73,7 @@ def _compare_one(name: str, expected: Array, got: Array | None, tolerance: Toler
         bad = ~(difference <= tolerance.atol + tolerance.rtol * np.abs(expected.astype(np.float64)))
         value = float("inf") if np.isnan(difference).any() else float(difference.max(initial=0.0))
     else:
-        bad = _text(expected) != _text(got) if expected.dtype == object else expected != got
+        bad = _text(expected) != _text(got) if expected.dtype.kind in "OSU" else expected != got
         value = 1.0 - float(bad.mean()) if bad.size else 1.0
     if not bad.any():
         return Difference(name, measure, value, ok=True)

@@ -64,6 +64,8 @@ def model_config(
     """
     if backend not in _DEFAULT_FILES:
         raise InputError(f"The 'backend' parameter must be one of {sorted(_DEFAULT_FILES)}, got {backend!r} instead")
+    if not 0 <= max_batch_size < 2**31:
+        raise InputError(f"The 'max_batch_size' parameter must be a whole number from 0, got {max_batch_size} instead")
     config = ModelConfig(name=check_name(name), backend=backend, max_batch_size=max_batch_size)
     # Written, because the default would move traffic to a new version at the next load without anybody saying so.
     config.version_policy.latest.num_versions = 1
@@ -125,13 +127,24 @@ def artifact_name(config: ModelConfig) -> str:
         ConfigError: the backend is none that Tritium exports for.
     """
     if config.default_model_filename:
-        return str(config.default_model_filename)
+        return file_name(config.default_model_filename, "default_model_filename", taken=("golden.npz", "manifest.json"))
     try:
         return _DEFAULT_FILES[config.backend]
     except KeyError:
         raise ConfigError(
             f"The backend of {config.name!r} must be one of {sorted(_DEFAULT_FILES)}, got {config.backend!r} instead"
         ) from None
+
+
+def file_name(name: str, key: str, *, taken: Sequence[str]) -> str:
+    """A file's name as a config may have it.
+
+    Raises:
+        ConfigError: it leads out of the folder, or is another file's.
+    """
+    if Path(name).name != name or name in taken:
+        raise ConfigError(f"The {key} of a config must be the name of a file of its own, got {name!r} instead")
+    return name
 
 
 def check_fits(new: ModelConfig, old: ModelConfig) -> None:
@@ -152,8 +165,8 @@ def check_fits(new: ModelConfig, old: ModelConfig) -> None:
 
 def _config_dtype(spec: TensorSpec) -> int:
     name = f"TYPE_{_CONFIG_DTYPES.get(spec.dtype, spec.dtype)}"
-    if name not in DataType.keys():  # noqa: SIM118 — an enum wrapper, not a dict
-        valid = sorted(_wire_dtype(number) for number in DataType.values() if number)
+    valid = sorted(_wire_dtype(number) for number in DataType.values() if number)
+    if spec.dtype not in valid:
         raise InputError(f"The dtype of {spec.name!r} must be one of {valid}, got {spec.dtype!r} instead")
     return int(DataType.Value(name))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +71,10 @@ class GoldenCases:
         dtypes = {spec.name: spec.dtype for spec in specs}
         members: dict[str, Array] = {}
         for key, name, array in self._members():
+            if name not in dtypes:
+                raise GoldenError(f"The golden tensor {name!r} is none of the model's {sorted(dtypes)}")
+            if (array.dtype == object) != (dtypes[name] == "BYTES"):
+                raise GoldenError(f"The golden tensor {name!r} must be {dtypes[name]}, got {array.dtype} instead")
             if dtypes[name] in _PACK:
                 members[key] = np.frombuffer(_PACK[dtypes[name]](array), dtype=np.uint8)
                 members[f"{key}.shape"] = np.array(array.shape, dtype=np.int64)
@@ -87,7 +93,7 @@ class GoldenCases:
             GoldenError: the file is missing, is no such file, or lacks a tensor.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, _archive(stream) as file:
                 return cls(
                     {spec.name: _read(file, f"inputs/{spec.name}", spec) for spec in inputs},
                     {spec.name: _read(file, f"outputs/{spec.name}", spec) for spec in outputs},
@@ -96,7 +102,15 @@ class GoldenCases:
             raise GoldenError(f"There are no golden cases at {path}") from exc
         except KeyError as exc:
             raise GoldenError(f"{path} lacks the tensor {exc.args[0]}") from exc
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as exc:
+        except (
+            OSError,
+            ValueError,
+            zipfile.BadZipFile,
+            EOFError,
+            zlib.error,
+            struct.error,
+            NotImplementedError,
+        ) as exc:
             raise GoldenError(f"{path} holds no golden cases: {exc}") from exc
 
     def _members(self) -> Iterator[tuple[str, str, Array]]:
@@ -118,11 +132,25 @@ _UNPACK: Mapping[str, Callable[[bytes], Array]] = {
 }
 
 
+def _archive(stream: BinaryIO) -> Any:
+    # numpy would close a file that it opened itself only where it likes it.
+    loaded = np.load(stream, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        raise zipfile.BadZipFile("it is a single array")
+    return loaded
+
+
 def _read(file: Mapping[str, Array], key: str, spec: TensorSpec) -> Array:
-    array = file[key]
+    array = _member(file, key)
     if spec.dtype not in _UNPACK:
         return array
-    return _UNPACK[spec.dtype](array.tobytes()).reshape(file[f"{key}.shape"])
+    return _UNPACK[spec.dtype](array.tobytes()).reshape(_member(file, f"{key}.shape"))
+
+
+def _member(file: Mapping[str, Array], key: str) -> Array:
+    if key not in file:
+        raise KeyError(key)
+    return file[key]
 
 
 def _check_array(kind: str, array: Array, spec: TensorSpec, batched: bool) -> None:

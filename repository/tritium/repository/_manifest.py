@@ -67,7 +67,12 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             content["tolerance"] = Tolerance(**content["tolerance"])
-            return cls(**content)
+            manifest = cls(**content)
+            if not isinstance(manifest.files, dict):
+                raise TypeError("files must be an object")
+            if not all(isinstance(number, int | float) for number in asdict(manifest.tolerance).values()):
+                raise TypeError("a tolerance must be numbers")
+            return manifest
         except OSError as exc:
             raise ManifestError(f"{path} cannot be read: {exc.strerror}") from exc
         except (ValueError, TypeError, KeyError) as exc:

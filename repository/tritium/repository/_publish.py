@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,15 +16,13 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritium.client import TritiumError
 
 from ._compare import Difference
-from ._config import artifact_name, check_fits, check_name, config_text, input_specs, output_specs
-from ._errors import GateError, PublishError
+from ._config import artifact_name, check_fits, check_name, config_text, file_name, input_specs, output_specs
+from ._errors import ArtifactError, ConfigError, GateError, PublishError
 from ._golden import GoldenCases
 from ._manifest import GOLDEN_NAME, Manifest
 from ._repository import CONFIG_NAME, Repository
 from ._verify import check_version
 
-# Triton passes over it, and so does Repository.models().
-_STAGING = ".staging"
 _STALE_S = 3600.0
 
 
@@ -76,13 +74,20 @@ def publish(repository: Repository, candidate: Candidate) -> Published:
     if repository.versions(model):
         check_fits(candidate.config, repository.config(model))
     try:
-        with _staging(repository) as staging:
+        with _staging(repository, model) as staging:
             version = staging / "version"
             version.mkdir()
-            _fill(version, candidate)
-            differences = _gate(version, candidate.config)
+            try:
+                settings = _settings(repository.path / model, candidate)
+                _fill(version, candidate)
+                differences = check_version(version, candidate.config)
+            except GateError:
+                raise
+            except TritiumError as exc:
+                raise GateError(str(exc), model=model) from exc
             _sync_tree(version)
-            return _put_in_place(repository, candidate, staging, version, differences)
+            number = _put_in_place(repository, candidate.config, settings, staging, version)
+            return Published(model, number, repository.path / model / str(number), differences)
     except OSError as exc:
         raise PublishError(
             f"{model!r} was not published: {repository.path} cannot be written ({exc}). Free some space or mend the "
@@ -90,49 +95,94 @@ def publish(repository: Repository, candidate: Candidate) -> Published:
         ) from exc
 
 
+def _settings(model: Path, candidate: Candidate) -> dict[str, str]:
+    """The files beside the versions, by name."""
+    settings = {CONFIG_NAME: config_text(candidate.config)}
+    for name, labels in candidate.labels.items():
+        settings[file_name(name, "label_filename", taken=(CONFIG_NAME,))] = "".join(f"{label}\n" for label in labels)
+    for output in candidate.config.output:
+        name = output.label_filename
+        if name and name not in settings and not (model / name).is_file():
+            raise ConfigError(f"The output {output.name!r} has the label file {name!r}, which is not there")
+    return settings
+
+
 def _fill(folder: Path, candidate: Candidate) -> None:
-    specs = [*input_specs(candidate.config), *output_specs(candidate.config)]
-    shutil.copyfile(candidate.artifact, folder / artifact_name(candidate.config))
-    candidate.golden.save(folder / GOLDEN_NAME, specs)
+    config = candidate.config
+    inputs, outputs = input_specs(config), output_specs(config)
+    candidate.golden.check(inputs, outputs, batched=config.max_batch_size > 0)
+    if not candidate.artifact.is_file():
+        raise ArtifactError(f"There is no model file {candidate.artifact}")
+    shutil.copyfile(candidate.artifact, folder / artifact_name(config))
+    candidate.golden.save(folder / GOLDEN_NAME, [*inputs, *outputs])
     candidate.manifest.with_files(folder).save(folder)
 
 
-def _gate(folder: Path, config: ModelConfig) -> list[Difference]:
-    try:
-        return check_version(folder, config)
-    except GateError:
-        raise
-    except TritiumError as exc:
-        raise GateError(str(exc), model=config.name) from exc
-
-
 def _put_in_place(
-    repository: Repository, candidate: Candidate, staging: Path, version: Path, differences: Sequence[Difference]
-) -> Published:
-    model = repository.path / candidate.config.name
-    settings = {CONFIG_NAME: config_text(candidate.config)}
-    settings |= {name: "".join(f"{label}\n" for label in labels) for name, labels in candidate.labels.items()}
-    if not model.exists():
-        # A new model appears whole: in a folder of its own, with its first version in it.
-        folder = staging / "model"
-        folder.mkdir()
-        for name, text in settings.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        version = version.rename(folder / "1")
-        _sync_tree(folder)
-        if _renamed(folder, model):
-            _sync(repository.path)
-            return Published(model.name, 1, model / "1", differences)
-    number = max(repository.versions(model.name), default=0) + 1
+    repository: Repository, config: ModelConfig, settings: Mapping[str, str], staging: Path, version: Path
+) -> int:
+    """Make a finished version part of the repository; its number. What goes wrong half-way is undone."""
+    model = repository.path / config.name
+    with ExitStack() as undo:
+        number = 0 if model.exists() else _place_model(model, settings, staging, version, undo)
+        if not number:
+            number = _place_version(repository, config, settings, staging, version, undo)
+        undo.pop_all()
+    return number
+
+
+def _place_model(model: Path, settings: Mapping[str, str], staging: Path, version: Path, undo: ExitStack) -> int:
+    """A new model appears whole, with its first version in it: 1, or 0 if another publisher was quicker."""
+    folder = staging / "model"
+    folder.mkdir()
+    for name, text in settings.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    version.rename(folder / "1")
+    _sync_tree(folder)
+    if not _renamed(folder, model):
+        (folder / "1").rename(version)
+        return 0
+    undo.callback(model.rename, staging / "undone")
+    _sync(model.parent)
+    return 1
+
+
+def _place_version(
+    repository: Repository,
+    config: ModelConfig,
+    settings: Mapping[str, str],
+    staging: Path,
+    version: Path,
+    undo: ExitStack,
+) -> int:
+    """A version gets the next number, and then the files beside it become the candidate's, each by a rename."""
+    model = repository.path / config.name
+    versions = repository.versions(config.name)
+    if versions:
+        # Asked again: another publisher may have been quicker.
+        check_fits(config, repository.config(config.name))
+    changed = [name for name, text in settings.items() if _text(model / name) != text]
+    for name in changed:
+        (staging / name).write_text(settings[name], encoding="utf-8")
+        _sync(staging / name)
+    number = max(versions, default=0) + 1
     while not _renamed(version, model / str(number)):
         number += 1
-    for name, text in settings.items():
-        if not (model / name).exists() or (model / name).read_text(encoding="utf-8") != text:
-            (staging / name).write_text(text, encoding="utf-8")
-            _sync(staging / name)
+    undo.callback((model / str(number)).rename, staging / "undone")
+    for name in changed:
+        if (model / name).exists():
+            shutil.copyfile(model / name, staging / f"{name}.before")
             (staging / name).rename(model / name)
+            undo.callback((staging / f"{name}.before").rename, model / name)
+        else:
+            (staging / name).rename(model / name)
+            undo.callback((model / name).unlink)
     _sync(model)
-    return Published(model.name, number, model / str(number), differences)
+    return number
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _renamed(folder: Path, target: Path) -> bool:
@@ -140,28 +190,37 @@ def _renamed(folder: Path, target: Path) -> bool:
     try:
         folder.rename(target)
     except OSError:
-        if target.exists():
+        if target.is_dir():
             return False
         raise
     return True
 
 
 @contextmanager
-def _staging(repository: Repository) -> Iterator[Path]:
-    root = repository.path / _STAGING
-    root.mkdir(exist_ok=True)
-    for stale in root.iterdir():
-        # Left by a publisher that was killed; one at work is younger.
-        if time.time() - stale.stat().st_mtime > _STALE_S:
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=root))
-    folder.chmod(0o755)
+def _staging(repository: Repository, model: str) -> Iterator[Path]:
+    """A folder to write aside in, on the repository's file system, where no Triton takes it for a model or a version."""
+    root = _staging_root(repository, model)
+    prefix = f".{model}-staging-"
+    for stale in root.glob(f"{prefix}*"):
+        # Left by a publisher that was killed; one at work is younger, and may be done by now.
+        with suppress(FileNotFoundError):
+            if time.time() - stale.stat().st_mtime > _STALE_S:
+                shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=root, prefix=prefix))
     try:
+        folder.chmod(0o755)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another publisher is at work
-            root.rmdir()
+
+
+def _staging_root(repository: Repository, model: str) -> Path:
+    folder, parent = repository.path / model, repository.path.parent
+    if folder.is_dir():
+        return folder  # Triton passes over what is no number there
+    beside = parent.stat().st_dev == repository.path.stat().st_dev and os.access(parent, os.W_OK | os.X_OK)
+    # Inside the repository, as the last resort, a Triton that starts just then would take it for a model.
+    return parent if beside else repository.path
 
 
 def _sync_tree(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -93,5 +94,5 @@ def _versions(folder: Path) -> list[int]:
         return []
     # Triton takes folders with a whole number above 0 for versions, and passes over the rest.
     return sorted(
-        int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal() and int(path.name)
+        int(path.name) for path in folder.iterdir() if path.is_dir() and re.fullmatch("[1-9][0-9]*", path.name)
     )

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from tritium.client import Client, Model, Outputs, TritiumError
+from tritium.client import Client, Model, Outputs, TritiumError, numpy_dtype
 
-from ._artifact import Array, Run, open_artifact
+from ._artifact import Array, Artifact, Run, open_artifact
 from ._compare import Difference, Tolerance, compare
 from ._config import artifact_name, input_specs, output_specs
-from ._errors import GateError
+from ._errors import GateError, GoldenError
 from ._golden import GoldenCases
 from ._manifest import GOLDEN_NAME, Manifest
 from ._repository import Repository
@@ -65,8 +66,15 @@ def check_version(folder: Path, config: ModelConfig) -> list[Difference]:
     golden = load_golden(folder, config)
     golden.check(input_specs(config), output_specs(config), batched=batched)
     run = open_artifact(folder / artifact_name(config), config.backend)
+    _check_input_shapes(run, config)
     first = next(golden.batches(1))
     _differences(run, first, config, manifest.tolerance)
+    if batched and len(golden) == 1:
+        twice = GoldenCases(
+            {name: np.repeat(array, 2, axis=0) for name, array in golden.inputs.items()},
+            {name: np.repeat(array, 2, axis=0) for name, array in golden.outputs.items()},
+        )
+        _differences(run, twice, config, manifest.tolerance)
     return _differences(run, golden, config, manifest.tolerance)
 
 
@@ -123,6 +131,8 @@ def _verify_version(model: Model, repository: Repository) -> Verdict:
     config = repository.config(model.name)
     tolerance = Manifest.load(folder).tolerance
     golden = load_golden(folder, config)
+    if not len(golden):
+        raise GoldenError(f"{folder / GOLDEN_NAME} holds no golden cases: it has 0 of them")
     worst: dict[str, Difference] = {}
     for batch in golden_batches(golden, config):
         answer = named_outputs(model(dict(batch.inputs)), list(batch.outputs))
@@ -143,6 +153,24 @@ def _reshaped(arrays: Mapping[str, Array], tensors: Sequence[Any], config: Model
     return {name: array.reshape(shapes[name]) if name in shapes else array for name, array in arrays.items()}
 
 
+def _check_input_shapes(artifact: Artifact, config: ModelConfig) -> None:
+    """An axis that is fixed in the model file must not be free in the config: Triton would not load it."""
+    for tensor in config.input:
+        dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+        declared = [-1, *dims] if config.max_batch_size else dims
+        shape = artifact.input_shapes.get(tensor.name, [])
+        if len(shape) == len(declared) and any(
+            have != -1 and want == -1 for want, have in zip(declared, shape, strict=True)
+        ):
+            raise GateError(
+                f"the input {tensor.name!r} has shape {list(shape)} in the model file and {declared} in the config"
+                + (
+                    " (its first axis is the batch, because max_batch_size is above 0)" if config.max_batch_size else ""
+                ),
+                model=config.name,
+            )
+
+
 def _further(one: Difference, other: Difference) -> bool:
     return one.value > other.value if one.measure == "max |Δ|" else one.value < other.value
 
@@ -153,6 +181,14 @@ def _differences(run: Run, golden: GoldenCases, config: ModelConfig, tolerance: 
     for batch in [golden] if config.max_batch_size > 0 else golden_batches(golden, config):
         got = run(_reshaped(batch.inputs, config.input, config), names)
         expected = _reshaped(batch.outputs, config.output, config)
+        for spec in output_specs(config):
+            wanted = numpy_dtype(spec.dtype)
+            if got[spec.name].dtype != wanted and spec.dtype != "BYTES":
+                raise GateError(
+                    f"the output {spec.name!r} is {got[spec.name].dtype} in the model file and {spec.dtype} ({wanted}) "
+                    "in the config",
+                    model=config.name,
+                )
         differences = compare(expected, got, tolerance)
         wrong = [difference for difference in differences if not difference.ok]
         if wrong:
