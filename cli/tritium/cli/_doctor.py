@@ -18,7 +18,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗",
 def command(ctx: click.Context, http_port: int, grpc_port: int, metrics_port: int, as_json: bool) -> None:
     """Say what is missing or at odds on this machine, and how to mend it.
 
-    Nothing is installed or changed. Exits 1 if something keeps the server from running.
+    Nothing is fetched. Exits 1 if something keeps the server from running.
     """
     from tritium.server import diagnose
 

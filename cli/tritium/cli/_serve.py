@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,18 +80,19 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 
 def _announce(server: TritonServer, as_json: bool) -> None:
-    backends = {name: server.repository.config(name).backend for name in server.models}
+    with server.client() as client:
+        models = {name: client.model(name) for name in server.models}
+        backends = {name: _backend(model.config) for name, model in models.items()}
+        declared = {name: model.metadata for name, model in models.items()}
     if as_json:
         urls = {"http_url": server.http_url, "grpc_url": server.grpc_url, "metrics_url": server.metrics_url}
         print_json({"models": backends, **urls, "pid": server.pid, "log": str(server.log)})
         return
     width = max(map(len, backends))
     say("Ready:")
-    with server.client() as client:
-        for name in server.models:
-            metadata = client.model(name).metadata
-            inputs, outputs = (", ".join(map(str, specs)) for specs in (metadata.inputs, metadata.outputs))
-            say(f"  {name:<{width}}  version {', '.join(metadata.versions)}  {inputs} → {outputs}")
+    for name, metadata in declared.items():
+        inputs, outputs = (", ".join(map(str, specs)) for specs in (metadata.inputs, metadata.outputs))
+        say(f"  {name:<{width}}  version {', '.join(metadata.versions)}  {inputs} → {outputs}")
     say()
     for backend in sorted(set(backends.values())):
         package = _ENGINES.get(backend)
@@ -105,6 +107,11 @@ def _announce(server: TritonServer, as_json: bool) -> None:
         say(f"  {line}")
     say()
     say("Ctrl-C stops it.")
+
+
+def _backend(config: Mapping[str, Any]) -> str:
+    """What runs a model, by the config in use; an ensemble has a platform and no backend."""
+    return str(config.get("backend") or config.get("platform"))
 
 
 def _examples(server: TritonServer) -> list[str]:

@@ -206,9 +206,7 @@ class GrpcTransport:
         if endpoint.local:
             # gRPC would send even this through the proxy that `http_proxy` names.
             options.append(("grpc.enable_http_proxy", 0))
-        self._client = self._api.InferenceServerClient(
-            endpoint.address, ssl=endpoint.secure, channel_args=options
-        )
+        self._client = self._api.InferenceServerClient(endpoint.address, ssl=endpoint.secure, channel_args=options)
 
     def infer(self, request: InferRequest, timeout_s: float) -> dict[str, Array]:
         """Run a model; arrays by output name."""

@@ -101,8 +101,11 @@ def export_sklearn(
                 f"This {type(estimator).__name__} has no probabilities; fit CalibratedClassifierCV around it "
                 "(ensemble=False keeps it small)"
             )
+        labels_of_rows = np.asarray(estimator.predict(rows))
+        if labels_of_rows.dtype.kind in "biu":
+            labels_of_rows = labels_of_rows.astype(np.int64)  # as the converter has every kind of whole number
         expected = {
-            "label": np.asarray(estimator.predict(rows)),
+            "label": labels_of_rows,
             "probabilities": np.asarray(estimator.predict_proba(rows), dtype=np.float32),
         }
     elif not hasattr(estimator, "predict"):
@@ -168,6 +171,9 @@ def export_torch(
     _need("torch")
     import torch
 
+    elsewhere = {str(parameter.device) for parameter in module.parameters()} - {"cpu"}
+    if elsewhere:
+        raise InputError(f"The module is on {min(elsewhere)}; call module.cpu() before export_torch")
     arrays = {key: np.ascontiguousarray(array) for key, array in held_out.items()}
     try:
         with torch.inference_mode():

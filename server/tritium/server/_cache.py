@@ -22,12 +22,19 @@ from ._errors import RuntimeInstallError
 
 
 def cache_dir() -> Path:
-    """`$TRITIUM_CACHE_DIR`, else `$XDG_CACHE_HOME/tritium`, else `~/.cache/tritium`."""
+    """`$TRITIUM_CACHE_DIR`, else `$XDG_CACHE_HOME/tritium`, else `~/.cache/tritium`.
+
+    Raises:
+        RuntimeInstallError: nothing names one, and the user has no home.
+    """
     if chosen := os.environ.get("TRITIUM_CACHE_DIR"):
         return Path(chosen).expanduser().absolute()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg) / "tritium"
-    return Path("~/.cache/tritium").expanduser()
+    try:
+        return Path("~/.cache/tritium").expanduser()
+    except RuntimeError as exc:
+        raise RuntimeInstallError("There is no home folder for the cache; name a folder in TRITIUM_CACHE_DIR") from exc
 
 
 @contextmanager
@@ -50,9 +57,14 @@ def locked_cache() -> Iterator[Path]:
                 shutil.rmtree(stale, ignore_errors=True)
             yield cache
     except OSError as exc:
-        raise RuntimeInstallError(
-            f"The cache {cache} cannot be used: {exc}. Free some space, or name another folder in TRITIUM_CACHE_DIR"
-        ) from exc
+        raise unusable(cache, exc) from exc
+
+
+def unusable(cache: Path, exc: OSError) -> RuntimeInstallError:
+    """The error for a cache that the system does not let us use."""
+    return RuntimeInstallError(
+        f"The cache {cache} cannot be used: {exc}. Free some space, or name another folder in TRITIUM_CACHE_DIR"
+    )
 
 
 @contextmanager

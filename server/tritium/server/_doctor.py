@@ -16,7 +16,7 @@ from pathlib import Path
 from tritium.client import TritiumError
 
 from ._cache import cache_dir
-from ._errors import UnsupportedSystemError
+from ._errors import RuntimeInstallError, UnsupportedSystemError
 from ._runtime import installed_runtime, needed_wheels
 from ._stub_env import stub_environment, stub_numpy
 from ._system import CHECKS
@@ -47,7 +47,9 @@ class Finding:
 
 
 def diagnose(ports: Mapping[str, int] = DEFAULT_PORTS) -> Iterator[Finding]:
-    """Look at everything that the embedded server depends on; nothing is installed.
+    """Look at everything that the embedded server depends on.
+
+    Nothing is fetched; where the runtime is installed, the environment of the backend processes is made if it was not.
 
     Args:
         ports: the ports to look at, by what they are for; 0 stands for any free one.
@@ -60,8 +62,9 @@ def diagnose(ports: Mapping[str, int] = DEFAULT_PORTS) -> Iterator[Finding]:
             supported = False
             detail, _, fix = str(exc).partition(". ")
             yield Finding(check, "problem", detail, fix)
-    yield _cache()
-    if supported:
+    cache = _cache()
+    yield cache
+    if supported and cache.status == "ok":
         yield from _runtime()
     for look_at in (_onnxruntime, _torch, _shared_memory):
         yield look_at()
@@ -70,17 +73,20 @@ def diagnose(ports: Mapping[str, int] = DEFAULT_PORTS) -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    cache = cache_dir()
-    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    try:
+        cache = cache_dir()
+        existing = next(path for path in (cache, *cache.parents) if path.exists())
+    except (RuntimeInstallError, OSError) as exc:
+        return Finding("cache", "problem", str(exc), _OTHER_CACHE)
     if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
-        return Finding("cache", "problem", f"{cache} cannot be written", "Name another folder in TRITIUM_CACHE_DIR")
+        return Finding("cache", "problem", f"{cache} cannot be written", _OTHER_CACHE)
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < _LEAST_CACHE_BYTES and not (cache / "runtime").is_dir():
         return Finding(
             "cache",
             "problem",
             f"{cache} has {free_bytes / 1e6:.0f} MB free, and the runtime needs {_LEAST_CACHE_BYTES / 1e6:.0f}",
-            "Free some space, or name another folder in TRITIUM_CACHE_DIR",
+            f"Free some space. {_OTHER_CACHE}",
         )
     return Finding("cache", "ok", f"{cache}, {free_bytes / 1e9:.1f} GB free")
 
@@ -107,6 +113,7 @@ def _runtime() -> Iterator[Finding]:
         yield Finding("backend numpy", "ok", f"{version}, apart from the environment's own {_installed('numpy')}")
 
 
+_OTHER_CACHE = "Name another folder in TRITIUM_CACHE_DIR"
 _REINSTALL = "Run `tritium runtime remove` and `tritium runtime install`"
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ._cache import cache_dir, locked_cache, made_aside
+from ._cache import cache_dir, locked_cache, made_aside, unusable
 from ._errors import RuntimeInstallError
 from ._system import check_processor, check_system
 
@@ -117,15 +117,20 @@ def needed_wheels() -> tuple[Wheel, Wheel]:
 
 
 def installed_runtime() -> Runtime | None:
-    """The runtime, if it is installed; nothing is fetched."""
+    """The runtime, if it is installed; nothing is fetched.
+
+    Raises:
+        RuntimeInstallError: the cache cannot be read.
+    """
     triton, numpy = needed_wheels()
     cache = cache_dir()
     root = _root(cache, triton)
-    wheel = next(
-        (cache / "wheels").glob(numpy.pattern.replace("*", f"cp{sys.version_info.major}{sys.version_info.minor}-*")),
-        None,
-    )
-    return Runtime(root, wheel) if root.is_dir() and wheel else None
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    try:
+        wheel = next((cache / "wheels").glob(numpy.pattern.replace("*", f"{python}-*")), None)
+        return Runtime(root, wheel) if root.is_dir() and wheel else None
+    except OSError as exc:
+        raise unusable(cache, exc) from exc
 
 
 def install_runtime(*, source: Path | None = None, progress: Progress = silent) -> Runtime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import re
@@ -10,9 +11,10 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from tritium.client import Client, InputError
 from tritium.repository import Repository
@@ -31,6 +33,7 @@ _SHM = Path("/dev/shm")
 _PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUDA|NVIDIA|NCCL|ORT|TORCH|PYTORCH)_\w+)")
 # How a chosen free port can still be taken: somebody else was quicker.
 _PORT_TRIES = 3
+_KEPT_LOGS_S = 24 * 3600.0
 _KINDS = ("http", "grpc", "metrics")
 
 
@@ -94,6 +97,7 @@ class TritonServer:
         self._progress = progress
         self._id = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._process: BoundProcess | None = None
+        self._alive: IO[str]
 
     def __enter__(self) -> TritonServer:
         """Start the server, as :meth:`start`."""
@@ -120,12 +124,12 @@ class TritonServer:
             raise StartError("This server is started already")
         runtime = install_runtime(progress=self._progress)
         _sweep_dead_owners()
+        environment = _environment(runtime)
         for attempt in range(_PORT_TRIES):
             self._ports = _choose_ports(self._address, self._asked_ports)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._process = BoundProcess(
-                self._command(runtime), env=_environment(runtime), folder=self.folder, log=self.log
-            )
+            command = self._command(runtime)
+            self._alive = _hold(self.folder)
+            self._process = BoundProcess(command, env=environment, folder=self.folder, log=self.log)
             try:
                 self._wait_until_ready()
                 return
@@ -205,7 +209,7 @@ class TritonServer:
 
     @property
     def _shm_prefix(self) -> str:
-        return f"tritium-{self._id}-"
+        return _shm_prefix(self._id)
 
     def _command(self, runtime: Runtime) -> list[str]:
         complete = all(self.repository.has_complete_config(model) for model in self.models)
@@ -256,9 +260,10 @@ class TritonServer:
         # A little more than Triton itself allows for what is under way.
         code = self._process.stop(self._shutdown_timeout_s + 5)
         self._process = None
-        _sweep_shm(self._shm_prefix)
+        _sweep_shm(self._id)
         if not keep_log:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._alive.close()
         return code
 
 
@@ -324,17 +329,29 @@ def _environment(runtime: Runtime) -> dict[str, str]:
     }
 
 
-def _sweep_shm(prefix: str) -> None:
-    for region in _SHM.glob(f"{prefix}*"):
+def _shm_prefix(server_id: str) -> str:
+    return f"tritium-{server_id}-"
+
+
+def _sweep_shm(server_id: str) -> None:
+    for region in _SHM.glob(f"{_shm_prefix(server_id)}*"):
         region.unlink(missing_ok=True)
 
 
+def _hold(folder: Path) -> IO[str]:
+    """Make a server's folder, with a lock in it that says for as long as it is open that the server has an owner."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("w", encoding="utf-8")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def _sweep_dead_owners() -> None:
-    """Remove what servers left behind whose owner was killed: shared memory at once, logs after a day."""
-    for region in _SHM.glob("tritium-*-*"):
-        if not Path(f"/proc/{region.name.split('-')[1]}").exists():
-            region.unlink(missing_ok=True)
+    """Remove what servers of this cache left behind whose owner was killed: shared memory at once, logs after a day."""
     for folder in (cache_dir() / "run").glob("*-*"):
-        old = time.time() - folder.stat().st_mtime > 24 * 3600
-        if old and not Path(f"/proc/{folder.name.split('-')[0]}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        # Another owner may be removing its folder just now, and what another user left is not ours to remove.
+        with suppress(OSError), (folder / "lock").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _sweep_shm(folder.name)
+            if time.time() - (folder / "triton.log").stat().st_mtime > _KEPT_LOGS_S:
+                shutil.rmtree(folder)

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from tritium.client import InputError, TritiumError
+from tritium.client import InputError, MissingExtraError, TritiumError
 from tritium.repository import Manifest, Repository
 
 Progress = Callable[[str], None]
@@ -61,6 +62,7 @@ def build(name: str, repository: Repository, *, force: bool = False, progress: P
 
     Raises:
         InputError: there is no such model.
+        MissingExtraError: a package that it is made with is not installed.
         ExportError: the export failed; nothing was published.
         PublishError: publishing failed; nothing has changed.
     """
@@ -104,5 +106,8 @@ def _recipe(name: str) -> str:
     for source in (zoo / f"{name}.py", zoo / "_digits.py", zoo.parent / "_training.py", zoo.parent / "_convert.py"):
         digest.update(source.read_bytes())
     for package in _PACKAGES:
-        digest.update(f"{package}=={package_version(package)}\n".encode())
+        try:
+            digest.update(f"{package}=={package_version(package)}\n".encode())
+        except PackageNotFoundError as exc:
+            raise MissingExtraError(package, "zoo") from exc
     return digest.hexdigest()
