@@ -1,38 +1,43 @@
 # Every habit of this project. `make demo` and `make test` set up all they need below .venv.
 PYTHON ?= python3
 VENV ?= .venv
+# PyTorch's package index of CPU builds, where pip's own index would bring the CUDA build.
+TORCH_INDEX_URL ?=
 BIN := $(VENV)/bin
+# Named after the Python, so that another one gets an environment of its own making.
+INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .PHONY: demo test models lint format bench clean
 
-demo: $(VENV)/.installed
+demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
 
-test: $(VENV)/.installed
+test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-models: $(VENV)/.installed
+models: $(INSTALLED)
 	$(BIN)/tritium zoo train --repository model_repository
 
-lint: $(VENV)/.installed
+lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed
+format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.installed
+bench: $(INSTALLED)
 	$(BIN)/python benchmarks/batching.py
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed: make PYTHON=python3.12 …")'
 	@echo "Installing into $(VENV): a minute or two"
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(if $(TORCH_INDEX_URL),$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@

@@ -201,8 +201,8 @@ class TestInfer:
         arguments = ["infer", "digits_svm", "--url", url, "--case", 0, "--repository", zoo.path, "--json"]
         self.check(run(*arguments, "--model-version", version), zoo, 0)
         absent = run(*arguments, "--model-version", version + 1)
-        assert absent.exit_code == 2
-        assert f"no version {version + 1} of 'digits_svm'" in json.loads(absent.stdout)["error"]
+        assert absent.exit_code == 1
+        assert f"It serves version {version}" in json.loads(absent.stdout)["error"]
 
     def test_a_single_row_may_come_without_its_batch_axis(self, run: Run, zoo: Repository, url: str) -> None:
         pixels = json.dumps(golden(zoo, "digits_mlp").inputs["pixels__0"][0].tolist())

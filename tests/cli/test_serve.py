@@ -264,3 +264,12 @@ def test_an_empty_repository_is_wrong_usage_with_the_way_to_fill_it(spawn: Spawn
 def test_all_models_are_served_by_default(serve: Any) -> None:
     with serve("--json") as serving:
         assert list(serving.document()["models"]) == list(MODELS)
+
+
+def test_a_model_without_a_config_is_served_and_shown_with_what_was_completed(
+    serve: Callable[..., Any], zoo: Repository, tmp_path: Path
+) -> None:
+    version = zoo.version_folder("digits_cnn")
+    shutil.copytree(version, tmp_path / "models" / "bare" / "1")
+    with serve("--repository", tmp_path / "models", "--json") as running:
+        assert running.document()["models"] == {"bare": "onnxruntime"}

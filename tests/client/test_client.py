@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -162,3 +163,22 @@ def test_headers_are_shown_nowhere(url: str) -> None:
 def test_url_of_the_client_has_the_port() -> None:
     with Client("grpc://localhost") as client:
         assert client.url == "grpc://localhost:8001"
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_deadline_of_a_call_covers_what_is_asked_about_the_model_first(scheme: str, silent_address: str) -> None:
+    with Client(f"{scheme}://{silent_address}", timeout_s=60) as patient:
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            patient.model("slow")([1], timeout_s=0.2)
+        assert time.monotonic() - started < 30
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_loopback(
+    server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "grpc_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for protocol in ("http", "grpc"):
+        with server.client(protocol=protocol) as client:
+            assert client.is_ready()

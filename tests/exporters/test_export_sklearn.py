@@ -281,3 +281,13 @@ def test_a_missing_converter_is_named_with_the_command_that_brings_it(
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
     with pytest.raises(MissingExtraError, match=r"'skl2onnx'.*pip install 'tritium\[exporters\]'"):
         export_sklearn(logistic(), iris.held_out, name="iris", repository=tmp_path / "models")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_labels_of_every_kind_of_whole_number_come_out_as_int64(iris: Flowers, dtype: str, tmp_path: Path) -> None:
+    labels = (iris.train_kinds == 1 if dtype == "bool" else iris.train_kinds).astype(dtype)
+    model = logistic().fit(iris.train, labels)
+    published = export_sklearn(model, iris.held_out, name="whole", repository=tmp_path)
+    assert dtypes(tmp_path, "whole")["label"] == "INT64"
+    got = answers(published, iris.held_out, ["label"])["label"]
+    np.testing.assert_array_equal(got, model.predict(iris.held_out).astype(np.int64))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritium.client import InputError
+from tritium.client import InputError, MissingExtraError
 from tritium.exporters import _training
 from tritium.exporters.zoo import MODELS, _registry, build, built, check_names, digits_mlp, load_digits
 from tritium.repository import Manifest, Repository, file_sha256, open_artifact
@@ -135,3 +135,11 @@ def test_an_unknown_name_is_refused_with_those_there_are(tmp_path: Path, ask: Ca
     with pytest.raises(InputError, match=r"'digits_cnm'.*digits_cnn, digits_mlp, digits_svm"):
         ask(Repository(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_of_the_zoo_is_named_with_the_command_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tritium.exporters.zoo._registry._PACKAGES", ("no-such-package",))
+    with pytest.raises(MissingExtraError, match=r"no-such-package.*pip install 'tritium\[zoo\]'"):
+        build("digits_mlp", Repository(tmp_path), progress=print)

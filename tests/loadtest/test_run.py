@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from tritium.client import InputError, MissingExtraError
 from tritium.loadtest import LoadError, LoadResult, _run, run_suite
-from tritium.repository import Repository, config_text
+from tritium.repository import GoldenCases, Manifest, Repository, config_text, input_specs, load_golden, output_specs
 from tritium.server import TritonServer
 
 NOWHERE = "http://127.0.0.1:1"
@@ -191,3 +192,19 @@ def test_a_run_leaves_no_files_behind(
     )
     assert not result.ok
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_are_judged_by_the_version_that_is_served(copy_of: Callable[[str], Repository], tmp_path: Path) -> None:
+    repository = copy_of("digits_mlp")
+    served = repository.version_folder("digits_mlp")
+    with TritonServer(repository.path) as server:
+        # A newer version that is not loaded yet, and whose golden outputs are others.
+        newer = served.with_name(str(int(served.name) + 1))
+        shutil.copytree(served, newer)
+        config = repository.config("digits_mlp")
+        golden = load_golden(newer, config)
+        outputs = {name: 1 - array for name, array in golden.outputs.items()}
+        GoldenCases(golden.inputs, outputs).save(newer / "golden.npz", [*input_specs(config), *output_specs(config)])
+        Manifest.load(newer).with_files(newer).save(newer)
+        result = run_suite("smoke", url=server.http_url, repository=repository, users=2, duration_s=1)
+    assert result.ok, result.errors

@@ -83,13 +83,16 @@ def test_errors_of_many_kinds_are_listed_by_how_often_they_came_and_within_bound
     assert list(seen["errors"].items()) == [(f"ValueError: kind {kind}", kind + 1) for kind in range(49, 29, -1)]
 
 
-def test_golden_traffic_goes_through_the_models_in_turn_and_through_all_cases_of_each(zoo: Repository) -> None:
+def test_golden_traffic_goes_through_the_models_in_turn_and_through_all_cases_of_each(
+    zoo: Repository, server: TritonServer
+) -> None:
     seen = look(
         """
         import itertools, sys
+        from tritium.client import Client
         from tritium.loadtest.users import GoldenTraffic
         from tritium.repository import Repository
-        traffic = GoldenTraffic(Repository(sys.argv[1]))
+        traffic = GoldenTraffic(Repository(sys.argv[1]), Client(sys.argv[2]))
         def taken(seed):
             requests = itertools.islice(traffic.requests(seed), 96)
             return [(model, pixels(case), len(case)) for model, case in requests]
@@ -99,6 +102,7 @@ def test_golden_traffic_goes_through_the_models_in_turn_and_through_all_cases_of
         seen = [taken(1), taken(1), taken(2)]
         """,
         str(zoo.path),
+        server.http_url,
     )
     first, again, other = seen
     assert first == again
@@ -109,13 +113,16 @@ def test_golden_traffic_goes_through_the_models_in_turn_and_through_all_cases_of
     assert sorted(first) == sorted(other)
 
 
-def test_an_answer_is_right_within_the_tolerance_of_its_version_and_no_further(zoo: Repository) -> None:
+def test_an_answer_is_right_within_the_tolerance_of_its_version_and_no_further(
+    zoo: Repository, server: TritonServer
+) -> None:
     seen = look(
         """
         import sys
+        from tritium.client import Client
         from tritium.loadtest.users import GoldenTraffic, WrongAnswerError
         from tritium.repository import Repository
-        traffic = GoldenTraffic(Repository(sys.argv[1]), ["digits_svm"])
+        traffic = GoldenTraffic(Repository(sys.argv[1]), Client(sys.argv[2]), ["digits_svm"])
         model, case = next(traffic.requests(0))
         def verdict(**changes):
             try:
@@ -127,6 +134,7 @@ def test_an_answer_is_right_within_the_tolerance_of_its_version_and_no_further(z
         seen = [near, far, verdict(label=case.outputs["label"] + 1)]
         """,
         str(zoo.path),
+        server.http_url,
     )
     assert seen[0] is None
     assert seen[1].startswith("probabilities: max |Δ| 2.0e-04")

@@ -34,6 +34,7 @@ def test_published_names_are_pinned_and_sorted() -> None:
         "config_text",
         "file_sha256",
         "golden_batches",
+        "has_manifest",
         "input_specs",
         "load_golden",
         "model_config",

@@ -163,6 +163,7 @@ def tamper(repository: Repository, model: str, change: Callable[[GoldenCases], G
     folder, config = repository.version_folder(model), repository.config(model)
     cases = change(load_golden(folder, config))
     cases.save(folder / "golden.npz", [*input_specs(config), *output_specs(config)])
+    Manifest.load(folder).with_files(folder).save(folder)
 
 
 def _shift_one_output(cases: GoldenCases) -> GoldenCases:
@@ -240,6 +241,21 @@ def test_repository_without_the_served_version_is_an_error(client: Client, copy:
     assert not verdict.ok
     assert f"There is no version {folder.name} of 'digits_mlp'" in verdict.error
     assert "it has 999" in verdict.error
+
+
+def test_golden_cases_that_were_changed_since_are_an_error(client: Client, copy: Repository) -> None:
+    golden = copy.version_folder("digits_mlp") / "golden.npz"
+    # Still a file that numpy reads: only the checksum knows.
+    golden.write_bytes(golden.read_bytes() + b"\0")
+    (verdict,) = verify_server(client, copy, ["digits_mlp"])
+    assert "was changed: its sha256 is not the manifest's" in verdict.error
+
+
+def test_a_model_without_a_manifest_is_passed_over_unless_it_is_named(client: Client, copy: Repository) -> None:
+    (copy.version_folder("digits_mlp") / "manifest.json").unlink()
+    assert [verdict.model for verdict in verify_server(client, copy)] == ["digits_svm"]
+    (verdict,) = verify_server(client, copy, ["digits_mlp"])
+    assert "manifest.json cannot be read" in verdict.error
 
 
 def test_broken_golden_file_is_an_error(client: Client, copy: Repository) -> None:

@@ -161,3 +161,20 @@ def test_the_backend_directory_is_made_once_and_holds_copies_only(cache: Path, w
     assert not [path for path in folder.rglob("*") if path.is_symlink()]
     shutil.rmtree(folder)
     assert backend_directory(runtime).is_dir()
+
+
+@pytest.mark.parametrize("problem", ["no home", "a home that cannot be read"])
+def test_a_user_without_a_usable_home_is_told_which_variable_helps(
+    monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    for name in ("TRITIUM_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no home") if problem == "no home" else PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "expanduser" if problem == "no home" else "is_dir", fail)
+    if problem != "no home":
+        monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("numpy.whl")]))
+    with pytest.raises(RuntimeInstallError, match="TRITIUM_CACHE_DIR"):
+        installed_runtime()

@@ -11,7 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tritium.client import Client, InputError
+from tritium.client import Client, InputError, Model
 
 from ._shared import json_option, print_json, repository_option, url_option
 
@@ -48,9 +48,9 @@ def command(
     """
     if (case is None) == (not inputs):
         raise InputError("Give either --input, once for each input, or --case")
-    values, expected = (_parsed(inputs), {}) if case is None else _golden_case(model, model_version, repository, case)
     with Client(url) as client:
         handle = client.model(model, model_version)
+        values, expected = (_parsed(inputs), {}) if case is None else _golden_case(handle, repository, case)
         answer = handle(values)
         names = [spec.name for spec in handle.metadata.outputs]
     outputs = dict(answer) if isinstance(answer, Mapping) else {names[0]: answer}
@@ -88,14 +88,13 @@ def _array(path: Path) -> NDArray[Any]:
     raise ValueError("it is an archive of several arrays")
 
 
-def _golden_case(
-    model: str, version: str | None, folder: Path, case: int
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+def _golden_case(handle: Model, folder: Path, case: int) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """A golden case of the version that the server serves."""
     from tritium.repository import Repository, load_golden
 
-    repository = Repository(folder)
+    repository, model = Repository(folder), handle.name
     config = repository.config(model)
-    golden = load_golden(repository.version_folder(model, version), config)
+    golden = load_golden(repository.version_folder(model, handle.metadata.versions[-1]), config)
     if case >= len(golden):
         raise InputError(f"{model!r} has golden cases 0 to {len(golden) - 1}, got {case} instead")
     rows = slice(case, case + 1) if config.max_batch_size else case

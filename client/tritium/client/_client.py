@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from ._errors import InputError, ModelNotFoundError, ModelNotReadyError, ServerError, TritiumError
+from ._errors import (
+    DeadlineExceededError,
+    InputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    ServerError,
+    TritiumError,
+)
 from ._model import Model, _closest
 from ._tensors import Array
-from ._transport import Endpoint, InferRequest, open_transport
+from ._transport import Endpoint, InferRequest, deadline_exceeded, open_transport
+
+_EXPLANATION_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Client:
 
     Args:
         url: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, a host and a port; the scheme chooses the
-            protocol, and https and grpcs check the server's certificate against the system's authorities.
+            protocol, and https and grpcs check the server's certificate.
         timeout_s: seconds that a call may take in all, unless it says otherwise.
         headers: sent with every call, for instance an API key.
 
@@ -113,23 +123,41 @@ class Client:
         """Take a model out of service. Returns before the last requests are answered."""
         self._transport.call("unload_model", name, timeout_s=self._timeout_s)
 
-    def _ask(self, rpc: str, *args: str) -> Any:
+    def _statuses(self, timeout_s: float) -> list[ModelStatus]:
+        index = self._ask("get_model_repository_index", timeout_s=timeout_s)
+        return [ModelStatus(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
+
+    def _ask(self, rpc: str, *args: str, timeout_s: float | None = None) -> Any:
         try:
-            return self._transport.call(rpc, *args, timeout_s=self._timeout_s)
+            return self._transport.call(rpc, *args, timeout_s=self._timeout_s if timeout_s is None else timeout_s)
         except (ModelNotFoundError, ModelNotReadyError) as exc:
             raise self._explained(exc) from exc
 
-    def _infer(self, request: InferRequest, timeout_s: float | None) -> dict[str, Array]:
-        limit_s = self._timeout_s if timeout_s is None else _positive(timeout_s)
+    def _infer(self, request: InferRequest, ends_s: float, limit_s: float) -> dict[str, Array]:
         try:
-            return self._transport.infer(request, limit_s)
+            return self._transport.infer(request, self._left(ends_s, limit_s))
+        except DeadlineExceededError as exc:
+            # What is said is the limit that the caller knows, not what was left of it.
+            raise deadline_exceeded(self._endpoint, limit_s) from exc
         except (ModelNotFoundError, ModelNotReadyError) as exc:
             raise self._explained(exc) from exc
+
+    def _limit(self, timeout_s: float | None) -> float:
+        """What a call may take: what it says itself, or the client's own."""
+        return self._timeout_s if timeout_s is None else _positive(timeout_s)
+
+    def _left(self, ends_s: float, limit_s: float) -> float:
+        """What is left of a call's time until `ends_s` on the monotonic clock."""
+        left_s = ends_s - time.monotonic()
+        if left_s <= 0:
+            raise deadline_exceeded(self._endpoint, limit_s)
+        return left_s
 
     def _explained(self, exc: ServerError) -> ServerError:
         """The same error with what there is instead, where the server tells."""
         try:
-            statuses = self.models()
+            # The answer is there already; a better message must not cost much more.
+            statuses = self._statuses(min(self._timeout_s, _EXPLANATION_S))
         except TritiumError:
             return exc
         names = sorted({status.name for status in statuses})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._errors import InputError
@@ -65,25 +65,36 @@ class Model:
         self._client = client
         self.name = name
         self.version = version
+        self._known: tuple[ModelMetadata, dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         """As in ``Model('digits_cnn', version='3', url='http://127.0.0.1:8000')``."""
         version = f", version={self.version!r}" if self.version else ""
         return f"Model({self.name!r}{version}, url={self._client.url!r})"
 
-    @cached_property
+    @property
     def metadata(self) -> ModelMetadata:
         """Inputs, outputs and versions, as the server declares them.
 
         Raises:
             ModelNotFoundError: there is no such model; the message names the closest one.
         """
-        return ModelMetadata.from_json(self._client._ask("get_model_metadata", self.name, self.version), self.config)
+        return self._declared(self._client._timeout_s)[0]
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
         """The model's configuration in use, in Triton's JSON form."""
-        return dict(self._client._ask("get_model_config", self.name, self.version))
+        return self._declared(self._client._timeout_s)[1]
+
+    def _declared(self, timeout_s: float) -> tuple[ModelMetadata, dict[str, Any]]:
+        """Metadata and config, which are asked for once."""
+        if self._known is None:
+            ends_s = time.monotonic() + timeout_s
+            config = dict(self._client._ask("get_model_config", self.name, self.version, timeout_s=timeout_s))
+            left_s = self._client._left(ends_s, timeout_s)
+            metadata = self._client._ask("get_model_metadata", self.name, self.version, timeout_s=left_s)
+            self._known = ModelMetadata.from_json(metadata, config), config
+        return self._known
 
     def statistics(self) -> dict[str, Any]:
         """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute."""
@@ -104,20 +115,25 @@ class Model:
                 the declared shape; where the model has a batch axis it may be left out, and is then absent from the
                 outputs too.
             outputs: names of the outputs wanted; all by default.
-            timeout_s: seconds until the answer must be there; the client's own by default.
+            timeout_s: seconds until the answer must be there, what is asked about the model at its first use included;
+                the client's own by default.
             request_id: shown in the server's log and trace.
             named: the inputs by name.
 
         Returns:
             One output as an ndarray, several as :class:`Outputs`. Strings are ``str`` where they are valid UTF-8.
+            The arrays are views on what was received, and read-only.
 
         Raises:
             InputError: an input is missing or unknown, or its dtype or shape does not fit; nothing was sent.
             TransportError: no answer arrived.
             ServerError: the server refused the request, or the model failed.
         """
+        limit_s = self._client._limit(timeout_s)
+        ends_s = time.monotonic() + limit_s
+        self._declared(limit_s)
         request, added = self._request(self._by_name(inputs, named), outputs, request_id)
-        arrays = self._client._infer(request, timeout_s)
+        arrays = self._client._infer(request, ends_s, limit_s)
         result = {name: decode_strings(array[0] if added else array) for name, array in arrays.items()}
         if len(result) == 1:
             return next(iter(result.values()))

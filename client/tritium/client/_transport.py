@@ -162,7 +162,7 @@ class HttpTransport:
                 raise
             # The late answer may still come on this connection: it must never meet another request.
             self._drop(client)
-            raise _deadline(self._endpoint, timeout_s) from exc
+            raise deadline_exceeded(self._endpoint, timeout_s) from exc
         except InferenceServerException as exc:
             raise _server_error(exc, self._endpoint, model) from exc
         except (OSError, EOFError, http.client.HTTPException) as exc:
@@ -238,7 +238,7 @@ class GrpcTransport:
             status = str(exc.status() or "")
             message = exc.message() or ""
             if "DEADLINE_EXCEEDED" in status:
-                raise _deadline(self._endpoint, timeout_s) from exc
+                raise deadline_exceeded(self._endpoint, timeout_s) from exc
             if "UNAVAILABLE" in status and _NO_SERVER.search(message):
                 raise _no_connection(self._endpoint, exc) from exc
             raise _server_error(exc, self._endpoint, model) from exc
@@ -319,7 +319,8 @@ def _closed() -> errors.InputError:
     return errors.InputError("This client is closed; make a new one")
 
 
-def _deadline(endpoint: Endpoint, timeout_s: float) -> errors.DeadlineExceededError:
+def deadline_exceeded(endpoint: Endpoint, timeout_s: float) -> errors.DeadlineExceededError:
+    """The error for an answer that took too long."""
     return errors.DeadlineExceededError(
         f"{endpoint} did not answer within {timeout_s:g} s; raise timeout_s if the model needs longer",
         url=str(endpoint),

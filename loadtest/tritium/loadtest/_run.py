@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tritium.client import Client, InputError, MissingExtraError
-from tritium.repository import Repository, load_golden
+from tritium.repository import Repository, has_manifest, load_golden
 
 from ._errors import LoadError
 from ._result import LoadResult
@@ -57,7 +57,7 @@ def run_suite(
     # What is missing is said here, and not by a traceback of Locust's.
     if not source.models():
         raise InputError(f"There are no models in {source.path}")
-    for model in models or source.models():
+    for model in models or [name for name in source.models() if has_manifest(source, name)]:
         config = source.config(model)
         load_golden(source.version_folder(model), config)
     with tempfile.TemporaryDirectory(prefix="tritium-load-") as folder:

@@ -27,6 +27,7 @@ from tritium.repository import (
     Tolerance,
     compare,
     golden_batches,
+    has_manifest,
     load_golden,
     named_outputs,
 )
@@ -43,18 +44,22 @@ class GoldenTraffic:
 
     Args:
         repository: the model repository whose versions the server runs.
-        models: whose cases to send; all by default.
+        client: the server, which is asked for the versions that it serves.
+        models: whose cases to send; all that have golden cases by default.
     """
 
-    def __init__(self, repository: Repository, models: Sequence[str] = ()) -> None:
+    def __init__(self, repository: Repository, client: Client, models: Sequence[str] = ()) -> None:
         self._cases: dict[str, list[GoldenCases]] = {}
         self._tolerances: dict[str, Tolerance] = {}
-        for model in models or repository.models():
-            config, folder = repository.config(model), repository.version_folder(model)
+        for name in models or [name for name in repository.models() if has_manifest(repository, name)]:
+            model = client.model(name)
+            # The version that is served, which need not be the newest in the repository.
+            folder = repository.version_folder(name, model.metadata.versions[-1])
+            config = repository.config(name)
             golden = load_golden(folder, config)
             batched = config.max_batch_size > 0
-            self._cases[model] = list(golden.batches(1) if batched else golden_batches(golden, config))
-            self._tolerances[model] = Manifest.load(folder).tolerance
+            self._cases[name] = list(golden.batches(1) if batched else golden_batches(golden, config))
+            self._tolerances[name] = Manifest.load(folder).tolerance_on(model.config)
 
     def requests(self, seed: int) -> Iterator[tuple[str, GoldenCases]]:
         """Models and cases, the models in turn and the cases of each from a place that the seed chooses."""
@@ -92,7 +97,7 @@ class TritonUser(User):
     repository: ClassVar[str] = "model_repository"
     timeout_s: ClassVar[float] = 30.0
     schemes: ClassVar[Sequence[str]] = ()
-    _traffic: ClassVar[GoldenTraffic | None] = None
+    _traffic: ClassVar[GoldenTraffic]
     _seeds: ClassVar[Iterator[int]] = itertools.count()
 
     def __init__(self, environment: Any) -> None:
@@ -101,12 +106,19 @@ class TritonUser(User):
             raise InputError(
                 f"{type(self).__name__} needs --host with {' or '.join(self.schemes)}, got {self.host!r} instead"
             )
-        cls = type(self)
-        if cls._traffic is None:  # read once, not once a user
-            cls._traffic = GoldenTraffic(Repository(cls.repository), cls.models)
-        self.traffic: GoldenTraffic = cls._traffic
         self.client = Client(self.host, timeout_s=self.timeout_s)
         self._models: dict[str, Model] = {}
+
+    def on_start(self) -> None:
+        """Read the golden cases of what the server serves; once for all users of a class."""
+        cls = type(self)
+        try:
+            if "_traffic" not in vars(cls):
+                cls._traffic = GoldenTraffic(Repository(cls.repository), self.client, cls.models)
+        except Exception as exc:
+            self._failed("metadata", "server", 0.0, exc)
+            raise StopUser from exc
+        self.traffic: GoldenTraffic = vars(cls)["_traffic"]
         self._requests = self.traffic.requests(next(self._seeds))
 
     def on_stop(self) -> None:
@@ -143,6 +155,11 @@ class TritonUser(User):
             context={},
         )
 
+    def _failed(self, kind: str, name: str, elapsed_ms: float, error: Exception) -> None:
+        self.environment.events.request.fire(
+            request_type=kind, name=name, response_time=elapsed_ms, response_length=0, exception=error, context={}
+        )
+
     def _model(self, name: str) -> Model:
         """The handle, which asked for its metadata before it was timed."""
         if name not in self._models:
@@ -150,9 +167,7 @@ class TritonUser(User):
             try:
                 _ = handle.metadata
             except Exception as exc:
-                self.environment.events.request.fire(
-                    request_type="metadata", name=name, response_time=0.0, response_length=0, exception=exc, context={}
-                )
+                self._failed("metadata", name, 0.0, exc)
                 raise StopUser from exc
             self._models[name] = handle
         return self._models[name]

@@ -8,7 +8,7 @@ from ._golden import GoldenCases
 from ._manifest import Manifest, file_sha256
 from ._publish import Candidate, Published, publish
 from ._repository import Repository
-from ._verify import Verdict, check_version, golden_batches, load_golden, named_outputs, verify_server
+from ._verify import Verdict, check_version, golden_batches, has_manifest, load_golden, named_outputs, verify_server
 
 __all__ = [
     "ArtifactError",
@@ -31,6 +31,7 @@ __all__ = [
     "config_text",
     "file_sha256",
     "golden_batches",
+    "has_manifest",
     "input_specs",
     "load_golden",
     "model_config",

@@ -159,6 +159,11 @@ def check_fits(new: ModelConfig, old: ModelConfig) -> None:
                 f"The {kind} of {new.name!r} are {', '.join(map(str, specs(old)))}, and the new version has "
                 f"{', '.join(map(str, specs(new)))}. Clients rely on them: publish it under another name"
             )
+    if (new.backend, artifact_name(new)) != (old.backend, artifact_name(old)):
+        raise ConfigError(
+            f"{new.name!r} is {artifact_name(old)} for {old.backend}, and the new version is {artifact_name(new)} for "
+            f"{new.backend}: one config cannot serve both. Publish it under another name"
+        )
     if bool(new.max_batch_size) != bool(old.max_batch_size):
         raise ConfigError(f"{new.name!r} must keep its batch axis (max_batch_size {old.max_batch_size})")
 

@@ -21,6 +21,8 @@ from ._errors import GoldenError
 
 Array = NDArray[Any]
 MAX_GOLDEN_BYTES = 4 * 1024 * 1024
+# Real inputs compress well, up to a point: what unpacks to more is no golden cases.
+_MAX_UNPACKED_BYTES = 64 * MAX_GOLDEN_BYTES
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class GoldenCases:
             GoldenError: the file is missing, is no such file, or lacks a tensor.
         """
         try:
+            if path.stat().st_size > MAX_GOLDEN_BYTES:
+                raise GoldenError(f"{path} is larger than the 4 MiB that golden cases may take")
             with path.open("rb") as stream, _archive(stream) as file:
                 return cls(
                     {spec.name: _read(file, f"inputs/{spec.name}", spec) for spec in inputs},
@@ -137,6 +141,10 @@ def _archive(stream: BinaryIO) -> Any:
     loaded = np.load(stream, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         raise zipfile.BadZipFile("it is a single array")
+    unpacked_bytes = sum(member.file_size for member in loaded.zip.infolist())
+    if unpacked_bytes > _MAX_UNPACKED_BYTES:
+        loaded.close()
+        raise zipfile.BadZipFile(f"it unpacks to {unpacked_bytes} bytes")
     return loaded
 
 

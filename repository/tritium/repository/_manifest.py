@@ -14,6 +14,8 @@ from ._errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.npz"
+# TF32 keeps ten bits of the mantissa.
+_GPU_TOLERANCE = Tolerance(atol=1e-3)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Manifest:
         data: what it was trained on: a name, numbers of rows, a checksum.
         metrics: what it reached on held-out data.
         parity: largest difference or share of agreement between framework and artifact, by output.
-        tolerance: what a served answer may differ from a golden one.
+        tolerance: what an answer may differ from a golden one on a CPU: at publishing, and when it is served.
+        gpu_tolerance: the same where the model runs on a GPU, which computes with TF32 and in another order.
         recipe: a checksum of all that went in; the same recipe need not be built twice.
         opset: ONNX opset of the artifact, if it is ONNX.
         files: sha256 of every other file of the version, by name.
@@ -42,12 +45,25 @@ class Manifest:
     metrics: Mapping[str, float]
     parity: Mapping[str, float]
     tolerance: Tolerance
+    gpu_tolerance: Tolerance = _GPU_TOLERANCE
     recipe: str = ""
     opset: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
+    def tolerance_on(self, config: Mapping[str, Any]) -> Tolerance:
+        """What a server's answers may differ; `config` is the model's, as the server has it in use."""
+        kinds = {group.get("kind") for group in config.get("instance_group", ())}
+        return self.gpu_tolerance if "KIND_GPU" in kinds else self.tolerance
+
     def with_files(self, folder: Path) -> Manifest:
-        """The same manifest naming every file in a folder, itself excepted."""
+        """The same manifest naming every file in a folder, itself excepted.
+
+        Raises:
+            ManifestError: something in it is a link, which could lead anywhere.
+        """
+        links = [path for path in folder.rglob("*") if path.is_symlink()]
+        if links:
+            raise ManifestError(f"{links[0]} is a link; a version holds its own files only")
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         return replace(self, files={name: file_sha256(folder / name) for name in names if name != MANIFEST_NAME})
 
@@ -66,12 +82,16 @@ class Manifest:
         path = folder / MANIFEST_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            content["tolerance"] = Tolerance(**content["tolerance"])
+            if not isinstance(content, dict):
+                raise TypeError("it must be an object")
+            for key in {"tolerance", "gpu_tolerance"} & content.keys():
+                content[key] = Tolerance(**content[key])
             manifest = cls(**content)
             if not isinstance(manifest.files, dict):
                 raise TypeError("files must be an object")
-            if not all(isinstance(number, int | float) for number in asdict(manifest.tolerance).values()):
-                raise TypeError("a tolerance must be numbers")
+            for tolerance in (manifest.tolerance, manifest.gpu_tolerance):
+                if not all(isinstance(number, int | float) for number in asdict(tolerance).values()):
+                    raise TypeError("a tolerance must be numbers")
             return manifest
         except OSError as exc:
             raise ManifestError(f"{path} cannot be read: {exc.strerror}") from exc
@@ -91,8 +111,16 @@ class Manifest:
                 raise ManifestError(f"{folder / name} is missing, and the manifest names it")
             if name not in self.files:
                 raise ManifestError(f"{folder / name} is not in the manifest")
-            if present[name] != self.files[name]:
-                raise ManifestError(f"{folder / name} was changed: its sha256 is not the manifest's. Publish again")
+            self.check_file(folder, name)
+
+    def check_file(self, folder: Path, name: str) -> None:
+        """Compare one file with what the manifest says of it.
+
+        Raises:
+            ManifestError: it was changed.
+        """
+        if file_sha256(folder / name) != self.files.get(name):
+            raise ManifestError(f"{folder / name} was changed: its sha256 is not the manifest's. Publish again")
 
 
 def file_sha256(path: Path) -> str:

@@ -198,7 +198,7 @@ def _renamed(folder: Path, target: Path) -> bool:
 
 @contextmanager
 def _staging(repository: Repository, model: str) -> Iterator[Path]:
-    """A folder to write aside in, on the repository's file system, where no Triton takes it for a model or a version."""
+    """A folder to write aside in, on the repository's file system, where no Triton takes it for a version."""
     root = _staging_root(repository, model)
     prefix = f".{model}-staging-"
     for stale in root.glob(f"{prefix}*"):

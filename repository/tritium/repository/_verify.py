@@ -17,7 +17,7 @@ from ._compare import Difference, Tolerance, compare
 from ._config import artifact_name, input_specs, output_specs
 from ._errors import GateError, GoldenError
 from ._golden import GoldenCases
-from ._manifest import GOLDEN_NAME, Manifest
+from ._manifest import GOLDEN_NAME, MANIFEST_NAME, Manifest
 from ._repository import Repository
 
 
@@ -79,12 +79,15 @@ def check_version(folder: Path, config: ModelConfig) -> list[Difference]:
 
 
 def load_golden(folder: Path, config: ModelConfig) -> GoldenCases:
-    """A version's golden cases.
+    """A version's golden cases, if they are those that were published.
 
     Raises:
         GoldenError: they are missing, or cannot be read.
+        ManifestError: they were changed since, or there is no manifest to say so.
     """
-    return GoldenCases.load(folder / GOLDEN_NAME, input_specs(config), output_specs(config))
+    golden = GoldenCases.load(folder / GOLDEN_NAME, input_specs(config), output_specs(config))
+    Manifest.load(folder).check_file(folder, GOLDEN_NAME)
+    return golden
 
 
 def verify_server(client: Client, repository: Repository, models: Sequence[str] = ()) -> Iterator[Verdict]:
@@ -93,20 +96,30 @@ def verify_server(client: Client, repository: Repository, models: Sequence[str] 
     Args:
         client: the server, over either protocol.
         repository: where the golden cases are; it must hold the versions that are being served.
-        models: the models to verify; all of the repository by default.
+        models: the models to verify; by default all of the repository that have a manifest. A model that somebody put
+            there by hand has no golden cases.
 
     Yields:
         A verdict for each version that is being served, and one for a model that is not served at all.
     """
-    for name in models or repository.models():
+    for name in models or [name for name in repository.models() if has_manifest(repository, name)]:
         try:
             versions = client.model(name).metadata.versions
-            if not versions:
-                yield Verdict(name, "-", 0, error="the server serves no version of it")
-            for version in versions:
-                yield _verify_version(client.model(name, version), repository)
         except TritiumError as exc:
             yield Verdict(name, "-", 0, error=str(exc))
+            continue
+        if not versions:
+            yield Verdict(name, "-", 0, error="the server serves no version of it")
+        for version in versions:
+            try:
+                yield _verify_version(client.model(name, version), repository)
+            except TritiumError as exc:
+                yield Verdict(name, version, 0, error=str(exc))
+
+
+def has_manifest(repository: Repository, model: str) -> bool:
+    """Whether a model's latest version was published, and so has golden cases."""
+    return (repository.version_folder(model) / MANIFEST_NAME).is_file()
 
 
 def golden_batches(golden: GoldenCases, config: ModelConfig) -> Iterator[GoldenCases]:
@@ -129,7 +142,7 @@ def named_outputs(answer: Any, names: Sequence[str]) -> dict[str, Array]:
 def _verify_version(model: Model, repository: Repository) -> Verdict:
     folder = repository.version_folder(model.name, model.version)
     config = repository.config(model.name)
-    tolerance = Manifest.load(folder).tolerance
+    tolerance = Manifest.load(folder).tolerance_on(model.config)
     golden = load_golden(folder, config)
     if not len(golden):
         raise GoldenError(f"{folder / GOLDEN_NAME} holds no golden cases: it has 0 of them")
