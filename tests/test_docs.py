@@ -48,7 +48,7 @@ def test_your_own_torch_model_is_published(tmp_path: Path) -> None:
 def test_calling_a_server_works_as_written(server: TritonServer, tmp_path: Path) -> None:
     code = PYTHON_BLOCKS[2].replace("http://127.0.0.1:8000", server.http_url)
     setup = "import numpy as np\nimage = np.zeros((1, 28, 28), np.float32)\n"
-    shown = run(f"{setup}{code}\nprint(probabilities.shape, digits(image[None]).shape)", tmp_path)
+    shown = run(f"{setup}{code}    print(probabilities.shape, digits(image[None]).shape)", tmp_path)
     assert "name='image', dtype='FP32', shape=(-1, 1, 28, 28)" in shown
     assert shown.splitlines()[-1] == "(10,) (1, 10)"
 

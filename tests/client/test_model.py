@@ -313,3 +313,8 @@ def test_statistics_are_numbers(pair: Model) -> None:
 
 def test_model_shows_its_name_version_and_url(client: Client) -> None:
     assert repr(client.model("m", 3)) == f"Model('m', version='3', url='{client.url}')"
+
+
+@pytest.mark.parametrize("outputs", ["label", ["label"], iter(["label"])], ids=["name", "list", "iterator"])
+def test_one_output_may_be_named_by_itself(svm: Model, pixels: NDArray[Any], outputs: Any) -> None:
+    assert svm(pixels, outputs=outputs).dtype == np.int64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ class Model:
     def __call__(
         self,
         *inputs: Any,
-        outputs: Sequence[str] = (),
+        outputs: str | Iterable[str] = (),
         timeout_s: float | None = None,
         request_id: str = "",
         **named: Any,
@@ -114,7 +114,7 @@ class Model:
             inputs: the inputs in the model's order, or one mapping from names to inputs. Arrays, lists or scalars, of
                 the declared shape; where the model has a batch axis it may be left out, and is then absent from the
                 outputs too.
-            outputs: names of the outputs wanted; all by default.
+            outputs: the name of the output wanted, or several; all by default.
             timeout_s: seconds until the answer must be there, what is asked about the model at its first use included;
                 the client's own by default.
             request_id: shown in the server's log and trace.
@@ -129,15 +129,16 @@ class Model:
             TransportError: no answer arrived.
             ServerError: the server refused the request, or the model failed.
         """
+        wanted = [outputs] if isinstance(outputs, str) else list(outputs)
         limit_s = self._client._limit(timeout_s)
         ends_s = time.monotonic() + limit_s
         self._declared(limit_s)
-        request, added = self._request(self._by_name(inputs, named), outputs, request_id)
+        request, added = self._request(self._by_name(inputs, named), wanted, request_id)
         arrays = self._client._infer(request, ends_s, limit_s)
         result = {name: decode_strings(array[0] if added else array) for name, array in arrays.items()}
         if len(result) == 1:
             return next(iter(result.values()))
-        return Outputs({name: result[name] for name in self._output_names(outputs)})
+        return Outputs({name: result[name] for name in wanted or [spec.name for spec in self.metadata.outputs]})
 
     def _by_name(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         specs = self.metadata.inputs
@@ -188,9 +189,6 @@ class Model:
                 )
         tensors = [(name, specs[name].dtype, array) for name, array in arrays.items()]
         return InferRequest(self.name, self.version, tensors, outputs, request_id), added
-
-    def _output_names(self, outputs: Sequence[str]) -> Sequence[str]:
-        return outputs or [spec.name for spec in self.metadata.outputs]
 
 
 def _numbers(item: Any) -> Any:
