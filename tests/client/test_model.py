@@ -315,6 +315,6 @@ def test_model_shows_its_name_version_and_url(client: Client) -> None:
     assert repr(client.model("m", 3)) == f"Model('m', version='3', url='{client.url}')"
 
 
-@pytest.mark.parametrize("outputs", ["label", ["label"], iter(["label"])], ids=["name", "list", "iterator"])
+@pytest.mark.parametrize("outputs", ["label", ["label"], {"label": 1}.keys()], ids=["name", "list", "view"])
 def test_one_output_may_be_named_by_itself(svm: Model, pixels: NDArray[Any], outputs: Any) -> None:
     assert svm(pixels, outputs=outputs).dtype == np.int64
