@@ -36,7 +36,10 @@ def test_the_readme_has_the_examples_that_are_run_here() -> None:
 def test_your_own_scikit_learn_model_answers_through_triton(tmp_path: Path) -> None:
     code = PYTHON_BLOCKS[0]
     assert len([line for line in code.splitlines() if line and not line.startswith(("from", "import"))]) <= 10
-    assert re.fullmatch(r"Outputs\(label=int64\(1,\), probabilities=float32\(3,\)\)\n", run(code, tmp_path))
+    shown = run(code, tmp_path)
+    assert shown.startswith("iris version 1 in ")
+    # What the README shows below it, paths and last digits aside.
+    assert shown[shown.index("Outputs(") :] in README
     assert Repository(tmp_path / "models").versions("iris") == [1]
 
 
@@ -47,8 +50,7 @@ def test_your_own_torch_model_is_published(tmp_path: Path) -> None:
 
 def test_calling_a_server_works_as_written(server: TritonServer, tmp_path: Path) -> None:
     code = PYTHON_BLOCKS[2].replace("http://127.0.0.1:8000", server.http_url)
-    setup = "import numpy as np\nimage = np.zeros((1, 28, 28), np.float32)\n"
-    shown = run(f"{setup}{code}    print(probabilities.shape, digits(image[None]).shape)", tmp_path)
+    shown = run(f"{code}    print(probabilities.shape, digits(image[None]).shape)", tmp_path)
     assert "name='image', dtype='FP32', shape=(-1, 1, 28, 28)" in shown
     assert shown.splitlines()[-1] == "(10,) (1, 10)"
 

@@ -101,7 +101,7 @@ def summary(
     print(f"  (medians of {ROUNDS} rounds of {ROUND_S:g} s; Locust and Triton share the processor)")
     print(
         f"  {'batching':<10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'failures':>10}{'mean batch':>12}"
-        "  batch sizes formed"
+        "  batches by size"
     )
     for side in sides:
         failures = sum(result.failures for result in side.rounds)
@@ -120,10 +120,14 @@ def spread(sizes: dict[int, int]) -> str:
         high = 2 * low - 1
         count = sum(runs for size, runs in sizes.items() if low <= size <= high)
         if count:
-            shares.append(f"{low if low == high else f'{low}-{high}'}: {count / total:.0%}")
+            share = f"{count / total:.0%}" if count / total >= 0.005 else "<1%"
+            shares.append(f"{low if low == high else f'{low}-{high}'}: {share}")
         low *= 2
     return ", ".join(shares)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Stopped")

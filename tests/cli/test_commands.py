@@ -307,14 +307,12 @@ class TestVerify:
         assert difference["output"] == "probabilities__0"
         assert "of 320 differ, first at (3, " in difference["detail"]
 
-    def test_a_model_that_is_not_served_is_the_verdict_no(
+    def test_a_name_that_is_not_in_the_repository_is_wrong_usage(
         self, run: Run, zoo: Repository, server: TritonServer
     ) -> None:
         result = run("verify", "digits_cnm", "--url", server.http_url, "--repository", zoo.path, "--json")
-        assert result.exit_code == 1
-        (verdict,) = json.loads(result.stdout)["verdicts"]
-        assert (verdict["ok"], verdict["cases"]) == (False, 0)
-        assert "Did you mean 'digits_cnn'?" in verdict["error"]
+        assert result.exit_code == 2
+        assert "Did you mean 'digits_cnn'?" in json.loads(result.stdout)["error"]
 
     def test_nothing_to_verify_is_no_success(self, run: Run, server: TritonServer, tmp_path: Path) -> None:
         result = run("verify", "--url", server.http_url, "--repository", tmp_path)

@@ -182,3 +182,10 @@ def test_a_proxy_in_the_environment_is_not_asked_for_loopback(
     for protocol in ("http", "grpc"):
         with server.client(protocol=protocol) as client:
             assert client.is_ready()
+
+
+def test_a_port_that_answers_but_is_no_triton_is_named_as_such(server: TritonServer) -> None:
+    metrics = server.metrics_url.removesuffix("/metrics")
+    with Client(metrics) as client, pytest.raises(ServerError, match="not as a Triton server does") as caught:
+        client.model("digits_cnn")([1])
+    assert "\n" not in str(caught.value)

@@ -352,8 +352,12 @@ def test_unknown_attribute_lists_the_outputs(outputs: Outputs) -> None:
         _ = outputs.lable
 
 
-def test_outputs_show_dtypes_and_shapes(outputs: Outputs) -> None:
-    assert repr(outputs) == "Outputs(label=int64(2,), class-name=object(2,))"
+def test_outputs_show_dtypes_shapes_and_values_in_short() -> None:
+    many = np.arange(10_000, dtype=np.float32).reshape(100, 100)
+    shown = repr(Outputs({"label": np.array([3, 1]), "scores": many}))
+    assert shown.splitlines()[:2] == ["Outputs(", "  label int64(2,): [3, 1]"]
+    assert shown.splitlines()[2].startswith("  scores float32(100, 100): [[   0.,    1., ..., ")
+    assert len(shown) < 400
 
 
 @pytest.mark.parametrize(

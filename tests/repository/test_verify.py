@@ -134,7 +134,7 @@ def test_several_answers_keep_their_names() -> None:
             False,
             "m 3: WRONG, 32 cases, p: max |Δ| 1.0e+00 (all)",
         ),
-        (Verdict("m", "-", 0, error="no such model"), False, "m -: WRONG, no such model"),
+        (Verdict("m", "-", 0, error="no such model"), False, "m -: NOT VERIFIED, no such model"),
     ],
     ids=["ok", "wrong", "error"],
 )

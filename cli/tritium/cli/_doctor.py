@@ -18,7 +18,8 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗",
 def command(ctx: click.Context, http_port: int, grpc_port: int, metrics_port: int, as_json: bool) -> None:
     """Say what is missing or at odds on this machine, and how to mend it.
 
-    Nothing is fetched. Exits 1 if something keeps the server from running.
+    Nothing is fetched. A warning (!) concerns a part of the work, or a port. Exits 1 if something keeps the server from
+    running at all.
     """
     from tritium.server import diagnose
 

@@ -39,13 +39,13 @@ def command(
     repository: Path,
     as_json: bool,
 ) -> None:
-    r"""Run MODEL on a running server.
+    """Run MODEL on a running server.
 
     \b
     tritium infer digits_cnn --case 0
     tritium infer digits_cnn --input image=@digit.npy
     tritium infer iris --input 'features=[[5.1, 3.5, 1.4, 0.2]]'
-    """
+    """  # noqa: D301 — click's sign for lines that stay as they are
     if (case is None) == (not inputs):
         raise InputError("Give either --input, once for each input, or --case")
     with Client(url) as client:

@@ -36,14 +36,16 @@ def command(
     """
     from tritium.loadtest import run_suite
 
-    say(f"{suite}: {users} users for {duration:g} s on {url}")
+    what = ", ".join(models) or "every model"
+    say(f"{suite}: {users} users for {duration:g} s on {url}, sending to {what} in turn")
     result = run_suite(suite, url=url, repository=repository, models=models, users=users, duration_s=duration)
     if as_json:
         print_json(result.to_json())
     else:
         click.echo(f"requests    {result.requests} in {result.duration_s:.1f} s")
         click.echo(f"throughput  {result.requests_per_s:.0f} right answers a second")
-        click.echo(f"latency     p50 {result.p50_ms:.2f} ms, p99 {result.p99_ms:.2f} ms")
+        if result.requests > result.failures:
+            click.echo(f"latency     p50 {result.p50_ms:.2f} ms, p99 {result.p99_ms:.2f} ms")
         click.echo(f"failures    {result.failures}, of them wrong answers {result.wrong}")
         for error, count in result.errors.items():
             click.echo(f"  {count} × {error}")

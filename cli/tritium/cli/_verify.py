@@ -26,9 +26,12 @@ def command(ctx: click.Context, models: tuple[str, ...], url: str, repository: P
     from tritium.repository import Repository, verify_server
 
     verdicts = []
+    source = Repository(repository)
+    for model in models:
+        source.version_folder(model)  # a name that is not there is wrong usage, not a wrong answer
     with Client(url) as client:
         client.is_ready()  # no server is one error, not one for each model
-        for verdict in verify_server(client, Repository(repository), models):
+        for verdict in verify_server(client, source, models):
             verdicts.append(verdict)
             if not as_json:
                 click.echo(str(verdict))

@@ -51,7 +51,10 @@ def train(names: tuple[str, ...], repository: Path, force: bool, as_json: bool) 
     for name in names or MODELS:
         say(f"{name}: {MODELS[name].summary}, {MODELS[name].data}")
         built = build(name, target, force=force, progress=lambda line: say(f"  {line}"))
-        parity = ", ".join(f"{output} {value:.1e}" for output, value in built.manifest.parity.items())
+        parity = ", ".join(
+            f"{output} {f'agrees in {value:.1%}' if output == 'label' else f'max |Δ| {value:.1e}'}"
+            for output, value in built.manifest.parity.items()
+        )
         metrics = ", ".join(f"{metric} {value:.1%}" for metric, value in built.manifest.metrics.items())
         state = "published" if built.fresh else "up to date:"
         say(f"  {state} version {built.version}; held-out {metrics}; parity {parity}")

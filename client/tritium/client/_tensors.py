@@ -62,8 +62,15 @@ class Outputs(Mapping[str, Array]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        """As in ``Outputs(label=int64(8,), probabilities=float32(8, 10))``."""
-        return f"Outputs({', '.join(f'{name}={a.dtype}{a.shape}' for name, a in self._arrays.items())})"
+        """The arrays with their shapes, and their values in short, one a line."""
+        lines = [f"  {name} {a.dtype}{a.shape}: {_short(a)}" for name, a in self._arrays.items()]
+        return "\n".join(["Outputs(", *lines, ")"])
+
+
+def _short(array: Array) -> str:
+    return np.array2string(array, precision=4, suppress_small=True, threshold=12, edgeitems=2, separator=", ").replace(
+        "\n", ""
+    )
 
 
 def numpy_dtype(triton_dtype: str) -> np.dtype[Any]:

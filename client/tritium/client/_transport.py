@@ -165,6 +165,8 @@ class HttpTransport:
             raise deadline_exceeded(self._endpoint, timeout_s) from exc
         except InferenceServerException as exc:
             raise _server_error(exc, self._endpoint, model) from exc
+        except ValueError as exc:  # tritonclient could not read the answer as JSON
+            raise _no_triton(self._endpoint, model) from exc
         except (OSError, EOFError, http.client.HTTPException) as exc:
             self._drop(client)
             raise _no_connection(self._endpoint, exc) from exc
@@ -308,11 +310,21 @@ _BY_STATUS: Mapping[str, type[errors.ServerError]] = {
 
 def _server_error(exc: InferenceServerException, endpoint: Endpoint, model: str | None) -> errors.ServerError:
     message = exc.message() or "no message"
+    if "while decoding the response" in message:
+        return _no_triton(endpoint, model)
     status = (exc.status() or "").removeprefix("StatusCode.") or None
     kind = next((kind for pattern, kind in _BY_MESSAGE if re.search(pattern, message, re.I)), None)
     kind = kind or _BY_STATUS.get(status or "", errors.ServerError)
     subject = f"{model!r} at {endpoint}" if model else str(endpoint)
     return kind(f"{subject} answered: {message}", url=str(endpoint), model=model, status=status)
+
+
+def _no_triton(endpoint: Endpoint, model: str | None) -> errors.ServerError:
+    return errors.ServerError(
+        f"{endpoint} answers, but not as a Triton server does. Is this its HTTP port, and not that of its metrics?",
+        url=str(endpoint),
+        model=model,
+    )
 
 
 def _closed() -> errors.InputError:

@@ -174,6 +174,8 @@ def export_torch(
     elsewhere = {str(parameter.device) for parameter in module.parameters()} - {"cpu"}
     if elsewhere:
         raise InputError(f"The module is on {min(elsewhere)}; call module.cpu() before export_torch")
+    if not isinstance(held_out, Mapping):
+        raise InputError("The 'held_out' parameter must map input names to arrays, as in {'features': x}")
     arrays = {key: np.ascontiguousarray(array) for key, array in held_out.items()}
     try:
         with torch.inference_mode():

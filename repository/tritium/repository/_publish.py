@@ -58,6 +58,11 @@ class Published:
     folder: Path
     differences: Sequence[Difference]
 
+    def __str__(self) -> str:
+        """As in ``iris version 1 in /srv/models/iris/1: label: agreement 100.0%, probabilities: max |Δ| 1.2e-07``."""
+        found = ", ".join(map(str, self.differences))
+        return f"{self.model} version {self.version} in {self.folder}: {found}"
+
 
 def publish(repository: Repository, candidate: Candidate) -> Published:
     """Verify a version and publish it under the next number.

@@ -44,7 +44,9 @@ class Verdict:
 
     def __str__(self) -> str:
         """As in ``digits_cnn 1: ok, 32 cases, probabilities: max |Δ| 2.4e-07``."""
-        found = self.error or ", ".join([f"{self.cases} cases", *map(str, self.differences)])
+        if self.error:
+            return f"{self.model} {self.version}: NOT VERIFIED, {self.error}"
+        found = ", ".join([f"{self.cases} cases", *map(str, self.differences)])
         return f"{self.model} {self.version}: {'ok' if self.ok else 'WRONG'}, {found}"
 
 
