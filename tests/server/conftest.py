@@ -75,7 +75,7 @@ def write_model(folder: Path) -> WriteModel:
 def wheels(request: pytest.FixtureRequest) -> Path:
     """A folder with the runtime's two wheels, as somebody without a network would bring them along."""
     cache: pytest.Cache = request.config.cache
-    target = Path(cache.mkdir("runtime-wheels"))
+    target = Path(cache.mkdir(f"runtime-wheels-{sys.version_info.major}.{sys.version_info.minor}"))
     wanted = needed_wheels()
     if not all(list(target.glob(wheel.pattern)) for wheel in wanted):
         names = [f"{wheel.project}=={wheel.version}" for wheel in wanted]
