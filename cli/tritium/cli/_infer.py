@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +91,15 @@ def _array(path: Path) -> NDArray[Any]:
 
 def _golden_case(handle: Model, folder: Path, case: int) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """A golden case of the version that the server serves."""
-    from tritium.repository import Repository, load_golden
+    from tritium.repository import Repository, golden_batches, load_golden
 
     repository, model = Repository(folder), handle.name
     config = repository.config(model)
     golden = load_golden(repository.version_folder(model, handle.metadata.versions[-1]), config)
     if case >= len(golden):
         raise InputError(f"{model!r} has golden cases 0 to {len(golden) - 1}, got {case} instead")
-    rows = slice(case, case + 1) if config.max_batch_size else case
-    return {n: a[rows] for n, a in golden.inputs.items()}, {n: a[rows] for n, a in golden.outputs.items()}
+    chosen = next(islice(golden_batches(golden, config, rows=1), case, None))
+    return dict(chosen.inputs), dict(chosen.outputs)
 
 
 def _plain(array: NDArray[Any]) -> Any:

@@ -123,7 +123,7 @@ def _examples(server: TritonServer) -> list[str]:
     try:
         config = server.repository.config(name)
         golden = load_golden(server.repository.version_folder(name), config)
-        case = next(golden.batches(1) if config.max_batch_size else golden_batches(golden, config))
+        case = next(golden_batches(golden, config, rows=1))
         inputs = [
             {
                 "name": spec.name,

@@ -56,9 +56,7 @@ class GoldenTraffic:
             # The version that is served, which need not be the newest in the repository.
             folder = repository.version_folder(name, model.metadata.versions[-1])
             config = repository.config(name)
-            golden = load_golden(folder, config)
-            batched = config.max_batch_size > 0
-            self._cases[name] = list(golden.batches(1) if batched else golden_batches(golden, config))
+            self._cases[name] = list(golden_batches(load_golden(folder, config), config, rows=1))
             self._tolerances[name] = Manifest.load(folder).tolerance_on(model.config)
 
     def requests(self, seed: int) -> Iterator[tuple[str, GoldenCases]]:
@@ -116,7 +114,7 @@ class TritonUser(User):
             if "_traffic" not in vars(cls):
                 cls._traffic = GoldenTraffic(Repository(cls.repository), self.client, cls.models)
         except Exception as exc:
-            self._failed("metadata", "server", 0.0, exc)
+            self._report("metadata", "server", exc)
             raise StopUser from exc
         self.traffic: GoldenTraffic = vars(cls)["_traffic"]
         self._requests = self.traffic.requests(next(self._seeds))
@@ -146,18 +144,20 @@ class TritonUser(User):
                 self.traffic.check(model, case, outputs)
             except WrongAnswerError as exc:
                 error = exc
+        length_bytes = sum(getattr(array, "nbytes", 0) for array in outputs.values())
+        self._report(self.client.url.partition("://")[0], model, error, elapsed_ms, length_bytes)
+
+    def _report(
+        self, kind: str, name: str, error: Exception | None, elapsed_ms: float = 0.0, length_bytes: int = 0
+    ) -> None:
+        """Tell Locust of a request; of one that was never sent, too."""
         self.environment.events.request.fire(
-            request_type=self.client.url.partition("://")[0],
-            name=model,
+            request_type=kind,
+            name=name,
             response_time=elapsed_ms,
-            response_length=sum(getattr(array, "nbytes", 0) for array in outputs.values()),
+            response_length=length_bytes,
             exception=error,
             context={},
-        )
-
-    def _failed(self, kind: str, name: str, elapsed_ms: float, error: Exception) -> None:
-        self.environment.events.request.fire(
-            request_type=kind, name=name, response_time=elapsed_ms, response_length=0, exception=error, context={}
         )
 
     def _model(self, name: str) -> Model:
@@ -167,7 +167,7 @@ class TritonUser(User):
             try:
                 _ = handle.metadata
             except Exception as exc:
-                self._failed("metadata", name, 0.0, exc)
+                self._report("metadata", name, exc)
                 raise StopUser from exc
             self._models[name] = handle
         return self._models[name]

@@ -124,10 +124,16 @@ def has_manifest(repository: Repository, model: str) -> bool:
     return (repository.version_folder(model) / MANIFEST_NAME).is_file()
 
 
-def golden_batches(golden: GoldenCases, config: ModelConfig) -> Iterator[GoldenCases]:
-    """The cases as a model takes them: in batches, and each alone without a batch axis where it has none."""
+def golden_batches(golden: GoldenCases, config: ModelConfig, rows: int | None = None) -> Iterator[GoldenCases]:
+    """The cases as a model takes them: in batches, and each alone without a batch axis where it has none.
+
+    Args:
+        golden: the cases.
+        config: the model's config.
+        rows: most cases in a batch; as many as the model takes by default.
+    """
     if config.max_batch_size > 0:
-        yield from golden.batches(config.max_batch_size)
+        yield from golden.batches(rows or config.max_batch_size)
         return
     for case in golden.batches(1):
         yield GoldenCases(
