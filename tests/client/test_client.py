@@ -189,3 +189,9 @@ def test_a_port_that_answers_but_is_no_triton_is_named_as_such(server: TritonSer
     with Client(metrics) as client, pytest.raises(ServerError, match="not as a Triton server does") as caught:
         client.model("digits_cnn")([1])
     assert "\n" not in str(caught.value)
+
+
+def test_what_tritonclient_writes_into_the_headers_of_one_request_does_not_reach_the_next(small_client: Client) -> None:
+    before = dict(small_client._transport._headers)
+    small_client.model("pair")(a=[[1.0, 2.0]], b=[[3.0, 4.0]])
+    assert small_client._transport._headers == before

@@ -127,13 +127,14 @@ class HttpTransport:
     def infer(self, request: InferRequest, timeout_s: float) -> dict[str, Array]:
         """Run a model; arrays by output name."""
         with self._client(request.model, timeout_s) as client:
-            result = _infer(self._api, client.infer, request, headers=self._headers)
+            # tritonclient writes the length of each request's JSON into the headers that it is given.
+            result = _infer(self._api, client.infer, request, headers=dict(self._headers))
             return _arrays(result, [output["name"] for output in result.get_response()["outputs"]])
 
     def call(self, rpc: str, *args: str, timeout_s: float) -> Any:
         """Any other call of tritonclient by its method name, answered as plain JSON types."""
         with self._client(args[0] if args else None, timeout_s) as client:
-            return getattr(client, rpc)(*args, headers=self._headers)
+            return getattr(client, rpc)(*args, headers=dict(self._headers))
 
     def close(self) -> None:
         """Close every connection."""
