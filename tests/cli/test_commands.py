@@ -73,14 +73,20 @@ class TestRuntime:
             "numpy": "1.26.4",
         }
         assert all(len(wheel["sha256"]) == 64 for wheel in wheels.values())
+        assert document["backends"] == {"onnxruntime": server.onnx_backend, "pytorch": "python"}
         text = run("runtime", "info").stdout
         assert all(wheel["sha256"] in text for wheel in wheels.values())
+        assert f"{document['native']['library']}, compiled by {document['native']['compiler']}" in text
 
     def test_an_empty_cache_is_shown_as_such_and_not_made(self, run: Run, empty_cache: Path) -> None:
         document = json.loads(run("runtime", "info", "--json").stdout)
         assert (document["installed"], document["path"], document["cache_bytes"]) == (False, None, 0)
         assert document["cache"] == str(empty_cache)
-        assert "not installed" in run("runtime", "info").stdout
+        assert document["backends"]["onnxruntime"] == "python"
+        assert document["native"]["library"] is None
+        text = run("runtime", "info").stdout
+        assert "not installed" in text
+        assert "Native    not used: not compiled yet" in text
         assert not empty_cache.exists()
 
     def test_removing_nothing_frees_nothing(self, run: Run, empty_cache: Path) -> None:
@@ -96,6 +102,31 @@ class TestRuntime:
         assert result.exit_code == 1
         assert "nvidia_pytriton-0.7.0-*.whl" in json.loads(result.stdout)["error"]
         assert not [path for path in empty_cache.rglob("*") if path.is_file() and path.name != "lock"]
+
+    def test_installing_what_is_installed_says_where_it_lies(self, run: Run, server: TritonServer) -> None:
+        document = json.loads(run("runtime", "install", "--json").stdout)
+        result = run("runtime", "install")
+        assert result.exit_code == 0
+        assert result.stderr.splitlines() == [
+            f"Installed: {document['path']}",
+            f"Compiled:  {document['native']['library']}",
+        ]
+
+    def test_installing_where_nothing_compiles_says_why_and_what_to_do(
+        self, run: Run, server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "cache").mkdir()
+        for part in ("runtime", "wheels"):
+            (tmp_path / "cache" / part).symlink_to(server.folder.parents[1] / part)
+        monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path / "cache"))
+        monkeypatch.setenv("CXX", "/nonexistent/c++")
+        (tmp_path / "wheels").mkdir()
+        for _ in range(2):  # here, unlike at a start, what has failed is tried again
+            result = run("runtime", "install", "--from", tmp_path / "wheels")
+            assert result.exit_code == 0
+            assert "will run ONNX models: /nonexistent/c++ failed: No such file" in result.stderr
+            assert "There is no ziglang-" in result.stderr
+            assert "apt-get install g++" in result.stderr.splitlines()[-1]
 
     def test_installing_from_no_folder_is_wrong_usage(self, run: Run, empty_cache: Path) -> None:
         result = run("runtime", "install", "--from", "/nonexistent")

@@ -257,7 +257,7 @@ def test_wrong_usage_is_a_json_document_too_where_json_was_asked_for(
         (["doctor", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"], {"ok", "findings"}),
         (
             ["runtime", "info"],
-            {"installed", "cache", "cache_bytes", "triton_version", "path", "wheels", "backends"},
+            {"installed", "cache", "cache_bytes", "triton_version", "path", "wheels", "backends", "native"},
         ),
         (["zoo", "list", "--repository", "{repository}"], {"name", "model", "data", "export", "version", "accuracy"}),
         (

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ import pytest
 from tritium.client import Client
 from tritium.exporters.zoo import MODELS
 from tritium.repository import Repository, load_golden
+from tritium.server import TritonServer
 
 DEADLINE_S = 60.0
+ONNXRUNTIME = next(package.version for package in distributions() if package.name in ("onnxruntime", "onnxruntime-gpu"))
 FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 
 Spawn = Callable[..., subprocess.CompletedProcess[str]]
@@ -122,7 +125,8 @@ def test_a_signal_ends_it_in_order_and_leaves_nothing(serve: Any, number: signal
             assert ready[key].startswith(f"{scheme}://127.0.0.1:")
         processes = serving.started()
         assert [process.pid for process in processes if process.name() == "tritonserver"] == [ready["pid"]]
-        assert len(processes) >= 3, "Triton, and a process for each model"
+        assert (ready["onnx_backend"], ready["onnx_backend_reason"]) == ("native", None)
+        assert len(processes) >= 2, "Triton, and a process for the TorchScript model"
         assert serving.shared_memory()
         log = Path(ready["log"])
         assert "Started HTTPService" in log.read_text()
@@ -144,7 +148,8 @@ def test_a_signal_ends_it_in_order_and_leaves_nothing(serve: Any, number: signal
 
 def test_a_second_signal_while_it_stops_leaves_nothing_either(serve: Any) -> None:
     """Who presses Ctrl-C twice is in a hurry, and must not have to tidy up."""
-    with serve("--json", "--model", "digits_cnn") as serving:
+    # With a backend process, because that takes its time to end.
+    with serve("--json", "--model", "digits_cnn", "--onnx-backend", "python") as serving:
         ready = serving.document()
         processes, log = serving.started(), Path(ready["log"])
         serving.process.send_signal(signal.SIGINT)
@@ -162,8 +167,17 @@ def test_a_second_signal_while_it_stops_leaves_nothing_either(serve: Any) -> Non
             shutil.rmtree(log.parent, ignore_errors=True)
 
 
-def test_the_banner_has_what_one_needs_and_its_commands_work(serve: Any, zoo: Repository, spawn: Spawn) -> None:
-    with serve() as serving:
+@pytest.mark.parametrize("onnx_backend", ["native", "python"])
+def test_the_banner_has_what_one_needs_and_its_commands_work(
+    serve: Any, zoo: Repository, spawn: Spawn, onnx_backend: str
+) -> None:
+    engines = {
+        "onnxruntime": f"native, ONNX Runtime {ONNXRUNTIME}"
+        if onnx_backend == "native"
+        else f"Python-based, ONNX Runtime {ONNXRUNTIME} (asked for)",
+        "pytorch": "Python-based, PyTorch ",
+    }
+    with serve("--onnx-backend", onnx_backend) as serving:
         banner = serving.banner()
         assert serving.out.read_text() == "", "standard output is for results"
         for name, backend in {
@@ -173,7 +187,7 @@ def test_the_banner_has_what_one_needs_and_its_commands_work(serve: Any, zoo: Re
         }.items():
             (line,) = (line for line in banner.splitlines() if line.strip().startswith(f"{name} "))
             assert f"version {zoo.versions(name)[-1]}" in line
-            assert f"backend  {backend}: Python-based, " in banner
+            assert f"backend  {backend}: {engines[backend]}" in banner
         lines = [shlex.split(line) for line in banner.splitlines() if line.startswith("  ") and "infer" in line]
         (curl,) = (words for words in lines if words[0] == "curl")
         (infer,) = (words for words in lines if words[0] == "tritium")
@@ -200,6 +214,48 @@ def fetch(curl: list[str]) -> str:
     with urllib.request.urlopen(url, data=Path(body[1:]).read_bytes(), timeout=DEADLINE_S) as response:
         text: str = response.read().decode()
     return text
+
+
+@pytest.fixture
+def nothing_to_compile_with(server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache with the runtime and no native backend, on a machine where none can be made."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for part in ("runtime", "wheels"):
+        (cache / part).symlink_to(server.folder.parents[1] / part)
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(cache))
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nothing_to_compile_with")
+class TestWithoutACompiler:
+    def test_the_python_based_backend_serves_and_the_banner_says_why(self, serve: Any) -> None:
+        with serve("--model", "digits_cnn") as serving:
+            banner = serving.banner()
+        (line,) = (line for line in banner.splitlines() if line.startswith("  backend  onnxruntime: "))
+        assert "Python-based" in line
+        assert "(/nonexistent/c++ failed: No such file or directory; pip could not fetch ziglang" in line
+        with serve("--model", "digits_cnn", "--json") as serving:
+            document = serving.document()
+        assert document["onnx_backend"] == "python"
+        assert "/nonexistent/c++" in document["onnx_backend_reason"]
+        assert "Compiling" not in serving.err.read_text(), "a later start does not try again"
+
+    def test_asking_for_the_native_one_is_an_error_with_the_way_out(self, spawn: Spawn, zoo: Repository) -> None:
+        done = spawn("serve", "--repository", zoo.path, *FREE_PORTS, "--onnx-backend", "native", "--json")
+        assert done.returncode == 1
+        document = json.loads(done.stdout)
+        assert document["kind"] == "NativeBackendError"
+        assert "/nonexistent/c++" in document["error"]
+        assert "apt-get install g++" in document["error"]
+
+
+def test_another_onnx_backend_is_wrong_usage_with_those_there_are(spawn: Spawn, zoo: Repository) -> None:
+    done = spawn("serve", "--repository", zoo.path, *FREE_PORTS, "--onnx-backend", "cpp")
+    assert done.returncode == 2
+    assert "'auto', 'native', 'python'" in done.stderr
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])

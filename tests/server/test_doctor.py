@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from tritium.server import Finding, UnsupportedSystemError, diagnose, install_runtime
+from tritium.server import (
+    Finding,
+    TritonServer,
+    UnsupportedSystemError,
+    diagnose,
+    install_native_backend,
+    install_runtime,
+    runtime_info,
+)
 from tritium.server import _doctor as doctor
 from tritium.server import _system as system
 from tritium.server._stub_env import stub_environment
@@ -26,7 +34,9 @@ def found(check: str, ports: dict[str, int] | None = None) -> Finding:
 def test_this_machine_is_well(server: object) -> None:
     findings = list(diagnose({}))
     assert [finding for finding in findings if finding.status != "ok"] == []
-    assert {"system", "glibc", "libpython", "runtime", "backend numpy", "/dev/shm"} <= {f.check for f in findings}
+    assert {"system", "glibc", "libpython", "runtime", "backend numpy", "onnx backend", "/dev/shm"} <= {
+        f.check for f in findings
+    }
 
 
 @pytest.mark.parametrize(
@@ -106,6 +116,34 @@ def test_a_stub_environment_without_numpy_is_a_problem(
     monkeypatch.setattr(system, "site_folders", list)
     finding = found("backend numpy")
     assert finding.status == "problem"
+
+
+def test_what_compiled_the_native_backend_is_named(server: TritonServer) -> None:
+    finding = found("onnx backend")
+    assert finding.status == "ok"
+    assert finding.detail == f"native, compiled by {runtime_info()['native']['compiler']}"
+
+
+def test_a_native_backend_that_was_not_compiled_yet_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path / "empty"))
+    finding = found("onnx backend")
+    assert (finding.status, finding.fix) == ("ok", "")
+    assert "not compiled yet" in finding.detail
+    assert not (tmp_path / "empty").exists(), "looking must not change anything"
+
+
+def test_a_native_backend_that_cannot_be_had_is_a_warning_with_the_reason_and_a_fix(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    install_native_backend(source=tmp_path)
+    finding = found("onnx backend")
+    assert finding.status == "warning"
+    assert finding.detail.startswith("Python-based: /nonexistent/c++ failed: No such file or directory; There is no")
+    assert "apt-get install g++" in finding.fix
 
 
 def test_no_network_for_the_first_download_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

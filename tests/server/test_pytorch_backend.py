@@ -144,7 +144,7 @@ def test_an_output_of_another_dtype_than_the_configs_is_an_error(http: Client) -
 
 
 def test_one_bad_request_fails_alone_and_not_its_batch(http: Client) -> None:
-    from .test_onnx_backend import together
+    from .conftest import together
 
     answers = together(http, "picky", [np.array([[value]], np.float32) for value in (1.0, 99.0, 2.0)])
     np.testing.assert_array_equal([answers[0], answers[2]], [[[1.0]], [[2.0]]])

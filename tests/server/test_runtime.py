@@ -53,6 +53,9 @@ def test_info_names_versions_hashes_and_size(cache: Path, wheels: Path) -> None:
     assert info["path"] == str(runtime.root)
     assert info["triton_version"] == "2.51.0"
     assert info["cache_bytes"] > 100_000_000
+    assert info["backends"] == {"onnxruntime": "python", "pytorch": "python"}
+    assert info["native"]["library"] is info["native"]["compiler"] is None
+    assert "not compiled yet" in info["native"]["reason"]
     for wheel in info["wheels"]:
         file = next(wheels.glob(f"{wheel['project'].replace('-', '_')}-{wheel['version']}-*.whl"))
         assert hashlib.sha256(file.read_bytes()).hexdigest() == wheel["sha256"]
@@ -161,6 +164,19 @@ def test_the_backend_directory_is_made_once_and_holds_copies_only(cache: Path, w
     assert not [path for path in folder.rglob("*") if path.is_symlink()]
     shutil.rmtree(folder)
     assert backend_directory(runtime).is_dir()
+
+
+def test_a_native_library_lies_beside_the_python_based_backend(cache: Path, wheels: Path, tmp_path: Path) -> None:
+    runtime = install_runtime(source=wheels)
+    library = tmp_path / "libtriton_onnxruntime.so"
+    library.write_bytes(b"one")
+    first = backend_directory(runtime, library)
+    assert (first / "onnxruntime" / library.name).read_bytes() == b"one"
+    assert (first / "onnxruntime/model.py").is_file()
+    library.write_bytes(b"another")
+    second = backend_directory(runtime, library)
+    assert (second / "onnxruntime" / library.name).read_bytes() == b"another"
+    assert not (backend_directory(runtime) / "onnxruntime" / library.name).exists()
 
 
 @pytest.mark.parametrize("problem", ["no home", "a home that cannot be read"])

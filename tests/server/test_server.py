@@ -19,6 +19,7 @@ import pytest
 from tritium.client import InputError, ServerError
 from tritium.repository import Repository
 from tritium.server import ModelLoadError, PortInUseError, StartError, TritonServer
+from tritium.server._cache import cache_dir
 from tritium.server._server import load_failures
 
 from .conftest import DOUBLER_CONFIG, WriteModel, doubler
@@ -67,7 +68,7 @@ def broken(tmp_path: Path, repository: Path) -> Path:
 def test_ten_starts_and_stops_leave_no_process_and_no_shared_memory(repository: Path) -> None:
     before = set(SHM.iterdir())
     for _ in range(10):
-        with TritonServer(repository) as server:
+        with TritonServer(repository, onnx_backend="python") as server:
             processes = family(server.pid)
             assert len(processes) >= 2, "no backend process was started"
             assert set(SHM.iterdir()) > before
@@ -214,13 +215,26 @@ CONFIG_FAULTS = {
 }
 
 
+@pytest.mark.parametrize("onnx_backend", ["native", "python"])
 @pytest.mark.parametrize("fault", CONFIG_FAULTS)
-def test_a_config_that_does_not_match_the_artifact_is_explained(broken: Path, fault: str) -> None:
+def test_a_config_that_does_not_match_the_artifact_is_explained(broken: Path, fault: str, onnx_backend: str) -> None:
     old, new, message = CONFIG_FAULTS[fault]
     config = broken / "doubler" / "config.pbtxt"
     config.write_text(config.read_text().replace(old, new))
     with pytest.raises(ModelLoadError, match=message):
-        TritonServer(broken).start()
+        TritonServer(broken, onnx_backend=onnx_backend).start()
+
+
+def test_a_cache_that_triton_cannot_start_backend_processes_from_is_refused_at_once(
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaced = tmp_path / "two words"
+    spaced.symlink_to(cache_dir(), target_is_directory=True)
+    monkeypatch.setenv("TRITIUM_CACHE_DIR", str(spaced))
+    with pytest.raises(StartError, match=r"letters, digits.*two words.*TRITIUM_CACHE_DIR"):
+        TritonServer(broken, onnx_backend="python").start()
+    with TritonServer(broken, onnx_backend="native") as server, server.client() as client:
+        assert client.model("doubler")([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
 
 
 def test_a_backend_process_that_dies_while_loading_ends_the_start_at_once(broken: Path, tmp_path: Path) -> None:

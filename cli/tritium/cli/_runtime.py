@@ -22,18 +22,29 @@ def command() -> None:
     "--from",
     "source",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder with the two wheels, for machines without a network.",
+    help="A folder with the two wheels, for machines without a network; and with ziglang's, if there is no C++ "
+    "compiler.",
 )
 @json_option
 def install(source: Path | None, as_json: bool) -> None:
-    """Fetch Triton by pip, check it and unpack it into the cache."""
-    from tritium.server import install_runtime, runtime_info
+    """Fetch Triton by pip and compile the native backend.
+
+    Triton is checked and unpacked into the cache. The native ONNX Runtime backend is compiled with the system's C++
+    compiler, else with ziglang's, which is removed afterwards. If neither can, the Python-based backend serves; once
+    there is a compiler, run this again.
+    """
+    from tritium.server import install_native_backend, install_runtime, runtime_info
 
     runtime = install_runtime(source=source, progress=say)
+    native = install_native_backend(source=source, progress=say)
     if as_json:
         print_json(runtime_info())
-    else:
-        say(f"Installed: {runtime.root}")
+        return
+    say(f"Installed: {runtime.root}")
+    if native.library:
+        say(f"Compiled:  {native.library}")
+    if native.fix:
+        say(f"{native.fix} for the native backend")
 
 
 @command.command()
@@ -52,7 +63,12 @@ def info(as_json: bool) -> None:
     for wheel in about["wheels"]:
         click.echo(f"Wheel     {wheel['project']} {wheel['version']}, sha256 {wheel['sha256']}")
     for backend, kind in about["backends"].items():
-        click.echo(f"Backend   {backend}: {kind}-based")
+        click.echo(f"Backend   {backend}: {'native' if kind == 'native' else 'Python-based'}")
+    native = about["native"]
+    if native["library"]:
+        click.echo(f"Native    {native['library']}, compiled by {native['compiler']}")
+    if native["reason"]:
+        click.echo(f"Native    not used: {native['reason']}")
 
 
 @command.command()

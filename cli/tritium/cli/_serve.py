@@ -17,14 +17,22 @@ from ._shared import json_option, port_options, print_json, repository_option, s
 if TYPE_CHECKING:
     from tritium.server import TritonServer
 
-# What a backend of the config runs on here.
-_ENGINES = {"onnxruntime": "onnxruntime-gpu", "pytorch": "torch"}
+# What a backend of the config runs on here: the package, and its name for people.
+_ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("torch", "PyTorch")}
 
 
 @click.command("serve")
 @repository_option
 @click.option("--model", "models", multiple=True, help="Serve this model; may be given several times. All by default.")
 @port_options
+@click.option(
+    "--onnx-backend",
+    type=click.Choice(["auto", "native", "python"]),
+    default="auto",
+    show_default=True,
+    help="What runs ONNX models: a library within Triton, or a Python process for each instance; auto is native where "
+    "that can be compiled.",
+)
 @click.option(
     "--expose", is_flag=True, help="Listen on every interface instead of loopback. Read the warning it prints."
 )
@@ -35,6 +43,7 @@ def command(
     http_port: int,
     grpc_port: int,
     metrics_port: int,
+    onnx_backend: str,
     expose: bool,
     as_json: bool,
 ) -> None:
@@ -52,6 +61,7 @@ def command(
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
+        onnx_backend=onnx_backend,
         expose=expose,
         progress=say,
     )
@@ -86,7 +96,8 @@ def _announce(server: TritonServer, as_json: bool) -> None:
         declared = {name: model.metadata for name, model in models.items()}
     if as_json:
         urls = {"http_url": server.http_url, "grpc_url": server.grpc_url, "metrics_url": server.metrics_url}
-        print_json({"models": backends, **urls, "pid": server.pid, "log": str(server.log)})
+        onnx = {"onnx_backend": server.onnx_backend, "onnx_backend_reason": server.onnx_backend_reason}
+        print_json({"models": backends, **onnx, **urls, "pid": server.pid, "log": str(server.log)})
         return
     width = max(map(len, backends))
     say("Ready:")
@@ -95,8 +106,7 @@ def _announce(server: TritonServer, as_json: bool) -> None:
         say(f"  {name:<{width}}  version {', '.join(metadata.versions)}  {inputs} → {outputs}")
     say()
     for backend in sorted(set(backends.values())):
-        package = _ENGINES.get(backend)
-        say(f"  backend  {backend}" + (f": Python-based, {package} {_version(package)}" if package else ""))
+        say(f"  backend  {backend}{_engine(server, backend)}")
     say(f"  http     {server.http_url}")
     say(f"  grpc     {server.grpc_url}")
     say(f"  metrics  {server.metrics_url}")
@@ -112,6 +122,17 @@ def _announce(server: TritonServer, as_json: bool) -> None:
 def _backend(config: Mapping[str, Any]) -> str:
     """What runs a model, by the config in use; an ensemble has a platform and no backend."""
     return str(config.get("backend") or config.get("platform"))
+
+
+def _engine(server: TritonServer, backend: str) -> str:
+    """How a backend runs here, and on which version of what; nothing for those that are Triton's own."""
+    if backend not in _ENGINES:
+        return ""
+    package, title = _ENGINES[backend]
+    if backend == "onnxruntime" and server.onnx_backend == "native":
+        return f": native, {title} {_version(package)}"
+    why = (server.onnx_backend_reason or "").partition("\n")[0] if backend == "onnxruntime" else ""
+    return f": Python-based, {title} {_version(package)}" + (f" ({why.rstrip(':')})" if why else "")
 
 
 def _examples(server: TritonServer) -> list[str]:

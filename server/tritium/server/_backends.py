@@ -9,21 +9,27 @@ from pathlib import Path
 from ._cache import locked_cache, made_aside
 from ._runtime import Runtime, content_key
 
-# Each runs as a Python-based backend: `model.py` in a folder of its name. A library `libtriton_<name>.so` beside it
-# would be taken instead.
+# Each runs as a Python-based backend: `model.py` in a folder of its name. If a library `libtriton_<name>.so` is there
+# too, Triton takes that.
 PYTHON_BASED = ("onnxruntime", "pytorch")
 
 
-def backend_directory(runtime: Runtime) -> Path:
+def backend_directory(runtime: Runtime, native: Path | None = None) -> Path:
     """The composed folder; made at the first use and whenever its content changes.
 
     Everything is copied: Triton refuses links that lead out of the backend directory.
+
+    Args:
+        runtime: the runtime whose Python backend it gets.
+        native: the library that runs ONNX models; the Python-based backend runs them if there is none.
     """
     sources = {
         f"{name}/{part.name}": part.read_bytes()
         for name in PYTHON_BASED
         for part in (_package() / name / "model.py", _package() / "batching.py")
     }
+    if native:
+        sources[f"onnxruntime/{native.name}"] = native.read_bytes()
     parts = [item for pair in sorted(sources.items()) for item in pair]
     with locked_cache() as cache:
         target = cache / "backends" / content_key(str(runtime.stub), *parts)

@@ -3,6 +3,7 @@
 wheels/     what was downloaded and is needed again
 runtime/    Triton, unpacked, a folder per release
 stubs/      a tiny Python environment for each of the user's own
+native/     the native ONNX Runtime backend, compiled, keyed by its sources
 backends/   backend folders, keyed by their content
 run/        logs and examples of servers that are running
 """

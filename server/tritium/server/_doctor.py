@@ -17,6 +17,7 @@ from tritium.client import TritiumError
 
 from ._cache import cache_dir
 from ._errors import RuntimeInstallError, UnsupportedSystemError
+from ._native import native_backend
 from ._runtime import installed_runtime, needed_wheels
 from ._stub_env import stub_environment, stub_numpy
 from ._system import CHECKS
@@ -66,6 +67,7 @@ def diagnose(ports: Mapping[str, int] = DEFAULT_PORTS) -> Iterator[Finding]:
     yield cache
     if supported and cache.status == "ok":
         yield from _runtime()
+        yield _onnx_backend()
     for look_at in (_onnxruntime, _torch, _shared_memory):
         yield look_at()
     for kind, port in ports.items():
@@ -168,6 +170,19 @@ def _onnxruntime() -> Finding:
             "Run `pip install 'tritium[server]'`",
         )
     return Finding("onnxruntime", "ok", " ".join(*found.items()))
+
+
+def _onnx_backend() -> Finding:
+    """What runs ONNX models; with the Python-based backend all works, but slower."""
+    try:
+        native = native_backend()
+    except RuntimeInstallError as exc:
+        return Finding("onnx backend", "problem", str(exc), _OTHER_CACHE)
+    if native.reason is None:
+        return Finding("onnx backend", "ok", f"native, compiled by {native.compiler}")
+    if not native.fix:
+        return Finding("onnx backend", "ok", native.reason)
+    return Finding("onnx backend", "warning", f"Python-based: {native.reason}", native.fix)
 
 
 def _torch() -> Finding:

@@ -3,6 +3,7 @@
 TritiumError
 ├── UnsupportedSystemError               this machine or this Python cannot run the embedded server
 ├── RuntimeInstallError                  the runtime could not be fetched, checked or unpacked
+├── NativeBackendError                   the native ONNX Runtime backend was asked for and cannot run
 └── StartError                           Triton did not come up
     ├── PortInUseError
     └── ModelLoadError
@@ -22,6 +23,21 @@ class UnsupportedSystemError(TritiumError):
 
 class RuntimeInstallError(TritiumError):
     """The runtime could not be fetched, checked or unpacked. The cache is as it was."""
+
+
+class NativeBackendError(TritiumError):
+    """The native ONNX Runtime backend was asked for and cannot run here.
+
+    Attributes:
+        reason: why; the first line is the short of it.
+    """
+
+    def __init__(self, reason: str, fix: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"The native ONNX Runtime backend cannot run: {reason}\n{fix}. With 'auto' or 'python' the Python-based "
+            "backend serves instead"
+        )
 
 
 class StartError(TritiumError):

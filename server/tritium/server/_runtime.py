@@ -9,9 +9,8 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ._cache import cache_dir, locked_cache, made_aside, unusable
 from ._errors import RuntimeInstallError
@@ -153,8 +152,10 @@ def install_runtime(*, source: Path | None = None, progress: Progress = silent) 
             return runtime
         with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
             if source is None:
-                _fetch((triton, numpy), Path(folder), progress)
-            found = {wheel: _checked(wheel, Path(folder) if source is None else source) for wheel in (triton, numpy)}
+                fetch_wheels((triton, numpy), Path(folder), progress)
+            found = {
+                wheel: checked_wheel(wheel, Path(folder) if source is None else source) for wheel in (triton, numpy)
+            }
             wheels = cache / "wheels"
             wheels.mkdir(exist_ok=True)
             root = _root(cache, triton)
@@ -181,24 +182,10 @@ def remove_runtime() -> int:
     if not cache_dir().is_dir():
         return 0
     with locked_cache() as cache:
-        freed_bytes = _size_bytes(cache)
-        for part in ("runtime", "wheels", "stubs", "backends"):
+        freed_bytes = size_bytes(cache)
+        for part in ("runtime", "wheels", "stubs", "native", "backends"):
             shutil.rmtree(cache / part, ignore_errors=True)
-        return freed_bytes - _size_bytes(cache)
-
-
-def runtime_info() -> dict[str, Any]:
-    """Where the runtime is, what it is made of and how big the cache is, as plain JSON types."""
-    runtime = installed_runtime()
-    return {
-        "installed": runtime is not None,
-        "cache": str(cache_dir()),
-        "cache_bytes": _size_bytes(cache_dir()),
-        "triton_version": TRITON_VERSION,
-        "path": str(runtime.root) if runtime else None,
-        "wheels": [asdict(wheel) for wheel in needed_wheels()],
-        "backends": {"onnxruntime": "python", "pytorch": "python"},
-    }
+        return freed_bytes - size_bytes(cache)
 
 
 def content_key(*parts: bytes | str) -> str:
@@ -210,11 +197,12 @@ def content_key(*parts: bytes | str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _root(cache: Path, wheel: Wheel) -> Path:
-    return cache / "runtime" / f"{TRITON_VERSION}-{wheel.sha256[:8]}"
+def fetch_wheels(wheels: tuple[Wheel, ...], folder: Path, progress: Progress) -> None:
+    """Let pip put the wheels into the folder; their checksums are not looked at yet.
 
-
-def _fetch(wheels: tuple[Wheel, ...], folder: Path, progress: Progress) -> None:
+    Raises:
+        RuntimeInstallError: pip could not; the message has its last words.
+    """
     progress(f"Downloading {' and '.join(map(str, wheels))}")
     shown = sys.stderr.isatty()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
@@ -227,13 +215,17 @@ def _fetch(wheels: tuple[Wheel, ...], folder: Path, progress: Progress) -> None:
         raise RuntimeInstallError(
             f"pip could not fetch {' and '.join(map(str, wheels))}:\n  "
             + "\n  ".join(reasons[-5:])
-            + "\nIs there a network? Without one, fetch the two wheels elsewhere with `pip download --no-deps` and run "
+            + "\nIs there a network? Without one, fetch the wheels elsewhere with `pip download --no-deps` and run "
             "`tritium runtime install --from FOLDER`. If it is pip that is missing, `python -m ensurepip` brings it"
         )
 
 
-def _checked(wheel: Wheel, folder: Path) -> Path:
-    """The wheel's file in the folder, if its checksum holds; where several match by name, the right one."""
+def checked_wheel(wheel: Wheel, folder: Path) -> Path:
+    """The wheel's file in the folder; where several match by name, the right one.
+
+    Raises:
+        RuntimeInstallError: there is none, or its checksum does not hold.
+    """
     candidates = sorted(folder.glob(wheel.pattern))
     if not candidates:
         raise RuntimeInstallError(
@@ -253,6 +245,15 @@ def _checked(wheel: Wheel, folder: Path) -> Path:
     )
 
 
+def size_bytes(folder: Path) -> int:
+    """What the files below a folder take."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def _root(cache: Path, wheel: Wheel) -> Path:
+    return cache / "runtime" / f"{TRITON_VERSION}-{wheel.sha256[:8]}"
+
+
 def _unpack(wheel: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -263,7 +264,3 @@ def _unpack(wheel: Path, target: Path) -> None:
     # Wheels carry no modes.
     for program in [*target.rglob("bin/tritonserver"), *target.rglob("triton_python_backend_stub")]:
         program.chmod(0o755)
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

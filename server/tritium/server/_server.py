@@ -22,6 +22,7 @@ from tritium.repository import Repository
 from ._backends import PYTHON_BASED, backend_directory
 from ._cache import cache_dir
 from ._errors import ModelLoadError, PortInUseError, StartError
+from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess
 from ._runtime import Progress, Runtime, install_runtime, silent
 from ._stub_env import stub_environment
@@ -34,6 +35,7 @@ _PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUD
 # How a chosen free port can still be taken: somebody else was quicker.
 _PORT_TRIES = 3
 _KEPT_LOGS_S = 24 * 3600.0
+_SHELL_SAFE = re.compile(r"[\w/.+-]+", re.ASCII)
 _KINDS = ("http", "grpc", "metrics")
 
 
@@ -51,6 +53,8 @@ class TritonServer:
         http_port: the port for HTTP; 0 takes any free one, as for the other two.
         grpc_port: the port for gRPC.
         metrics_port: the port for Prometheus metrics.
+        onnx_backend: what runs ONNX models: ``native``, a library within Triton; ``python``, a process of its own for
+            each instance; or ``auto``, which is native where that can be compiled.
         expose: listen on every interface instead of loopback. This Triton has known flaws that a stranger can use, so
             only behind something that keeps strangers out: the network of a compose file, a gateway.
         startup_timeout_s: seconds until every model must be ready.
@@ -58,7 +62,7 @@ class TritonServer:
         progress: called with a line for people where something takes long.
 
     Raises:
-        InputError: the repository is no folder, or has no such models.
+        InputError: the repository is no folder or has no such models, or a parameter has no such value.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class TritonServer:
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
+        onnx_backend: str = "auto",
         expose: bool = False,
         startup_timeout_s: float = 120.0,
         shutdown_timeout_s: float = 10.0,
@@ -90,6 +95,12 @@ class TritonServer:
         for kind, port in self._asked_ports.items():
             if not 0 <= port < 65536:
                 raise InputError(f"The '{kind}_port' parameter must be 0 to 65535, got {port} instead")
+        if onnx_backend not in ONNX_BACKENDS:
+            raise InputError(
+                f"The 'onnx_backend' parameter must be one of {', '.join(ONNX_BACKENDS)}, got {onnx_backend!r} instead"
+            )
+        self._asked_onnx_backend = onnx_backend
+        self._onnx_backend: NativeBackend | None = None
         self._ports: dict[str, int] = {}
         self._address = "0.0.0.0" if expose else _HOST  # noqa: S104 — asked for by name
         self._startup_timeout_s = startup_timeout_s
@@ -116,6 +127,7 @@ class TritonServer:
         Raises:
             UnsupportedSystemError: this machine or this Python cannot run it.
             RuntimeInstallError: the runtime cannot be installed.
+            NativeBackendError: the native backend was asked for, and cannot run.
             PortInUseError: a port that was asked for is taken.
             ModelLoadError: models did not load; it has the reason of each.
             StartError: Triton died, or was not ready in time.
@@ -123,11 +135,12 @@ class TritonServer:
         if self._process is not None:
             raise StartError("This server is started already")
         runtime = install_runtime(progress=self._progress)
+        onnx = self._onnx_backend = choose_onnx_backend(self._asked_onnx_backend, self._progress)
         _sweep_dead_owners()
         environment = _environment(runtime)
         for attempt in range(_PORT_TRIES):
             self._ports = _choose_ports(self._address, self._asked_ports)
-            command = self._command(runtime)
+            command = self._command(runtime, onnx)
             self._alive = _hold(self.folder)
             self._process = BoundProcess(command, env=environment, folder=self.folder, log=self.log)
             try:
@@ -165,6 +178,16 @@ class TritonServer:
     def metrics_url(self) -> str:
         """Where Prometheus finds the metrics."""
         return f"http://{_HOST}:{self._ports['metrics']}/metrics"
+
+    @property
+    def onnx_backend(self) -> str:
+        """What runs ONNX models: ``native`` or ``python``."""
+        return self._chosen.kind
+
+    @property
+    def onnx_backend_reason(self) -> str | None:
+        """Why it is the Python-based backend that runs them; None if it is not. The first line is the short of it."""
+        return self._chosen.reason
 
     @property
     def pid(self) -> int:
@@ -208,15 +231,27 @@ class TritonServer:
         return self._process
 
     @property
+    def _chosen(self) -> NativeBackend:
+        if self._onnx_backend is None:
+            raise StartError("This server has not been started; use it in a `with` block or call start()")
+        return self._onnx_backend
+
+    @property
     def _shm_prefix(self) -> str:
         return _shm_prefix(self._id)
 
-    def _command(self, runtime: Runtime) -> list[str]:
+    def _command(self, runtime: Runtime, onnx: NativeBackend) -> list[str]:
         complete = all(self.repository.has_complete_config(model) for model in self.models)
+        backends = backend_directory(runtime, onnx.library if onnx.kind == "native" else None)
+        if not _SHELL_SAFE.fullmatch(str(backends)) and not (complete and self._all_run_within(onnx)):
+            raise StartError(
+                "Triton starts Python-based backends by a shell line without quotes, so the cache's path must have "
+                f"letters, digits and /.+-_ only, got {cache_dir()} instead. Name another folder in TRITIUM_CACHE_DIR"
+            )
         flags = {
             "model-repository": self.repository.path,
             "model-control-mode": "explicit",
-            "backend-directory": backend_directory(runtime),
+            "backend-directory": backends,
             "cache-directory": runtime.caches,
             "exit-timeout-secs": max(1, round(self._shutdown_timeout_s)),
             "allow-sagemaker": "false",
@@ -229,10 +264,15 @@ class TritonServer:
         # Auto-completion starts a process of its own for each model, so it is on only where it is needed.
         command += ["--disable-auto-complete-config"] if complete else []
         # The prefix lets us remove what is ours, and only that, after a crash.
-        command += [
-            f"--backend-config={name},shm-region-prefix-name={self._shm_prefix}" for name in ("python", *PYTHON_BASED)
-        ]
-        return command
+        settings = dict.fromkeys(("python", *PYTHON_BASED), f"shm-region-prefix-name={self._shm_prefix}")
+        if onnx.kind == "native":
+            settings["onnxruntime"] = f"ort-library={onnx.ort_library}"
+        return command + [f"--backend-config={name},{setting}" for name, setting in settings.items()]
+
+    def _all_run_within(self, onnx: NativeBackend) -> bool:
+        """Whether no model needs a process of its own."""
+        within = {"onnxruntime", ""} if onnx.kind == "native" else {""}  # an ensemble names none
+        return all(self.repository.config(model).backend in within for model in self.models)
 
     def _wait_until_ready(self) -> None:
         process = self._running()

@@ -86,7 +86,7 @@ class TritonPythonModel:
             config.set_dynamic_batching()
         for tensors, add in ((inputs, config.add_input), (outputs, config.add_output)):
             for tensor in tensors:
-                dims = [dim if isinstance(dim, int) else -1 for dim in tensor.shape][int(batched) :]
+                dims = [dim if isinstance(dim, int) and dim else -1 for dim in tensor.shape][int(batched) :]
                 # Triton has no scalars outside a batch: there they are an axis of length 1.
                 add({"name": tensor.name, "data_type": _triton_type(tensor), "dims": dims or [1]})
         return config
@@ -139,7 +139,10 @@ class _OnnxEngine:
 
 
 def _model_file(folder: str, config: Mapping[str, Any]) -> Path:
-    path = Path(folder) / (config.get("default_model_filename") or "model.onnx")
+    name = config.get("default_model_filename") or "model.onnx"
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise pb.TritonModelException(f"default_model_filename must stay in the version's folder, got {name!r} instead")
+    path = Path(folder) / name
     # A folder of that name holds the model together with its external data.
     path = path / "model.onnx" if path.is_dir() else path
     if not path.is_file():
@@ -232,7 +235,8 @@ def _check_tensors(kind: str, model: ModelArgs, tensors: Sequence[Any]) -> None:
         fits = not tensor.shape or (
             len(dims) == len(tensor.shape)
             and all(
-                not isinstance(have, int) or want == have or (want == -1 and kind == "output" and axis)
+                # A config cannot say 0, so -1 stands for it.
+                not isinstance(have, int) or want == have or (want == -1 and (have == 0 or (kind == "output" and axis)))
                 for axis, (want, have) in enumerate(zip(dims, tensor.shape, strict=True))
             )
         )
