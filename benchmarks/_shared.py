@@ -1,0 +1,82 @@
+"""What the backend benchmarks share: the models that they serve, untrained and the same each time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
+
+from tritium.exporters import export_torch
+from tritium.exporters.zoo.digits_cnn import DigitsCnn
+from tritium.repository import config_text, read_config
+
+Array = NDArray[Any]
+INPUT, OUTPUT = "features", "scores"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A published model, one row to ask it with, and ONNX Runtime's own answer."""
+
+    name: str
+    repository: Path
+    file: Path
+    row: Array
+    expected: Array
+
+    def check(self, answer: Array, asked: str) -> None:
+        """Refuse an answer that is not ONNX Runtime's own: its figures would be worth nothing."""
+        if answer.shape != self.expected.shape or not np.allclose(answer, self.expected, rtol=1e-4, atol=1e-6):
+            raise BenchError(f"{asked} answers {self.name} with {answer}, ONNX Runtime itself with {self.expected}")
+
+
+class BenchError(Exception):
+    """The run proves nothing: an answer is wrong, or a server did not start or answer."""
+
+
+def cnn(repository: Path, name: str = "cnn", *, seed: int = 0) -> Model:
+    """The architecture of `digits_cnn`: 28×28 pixels, 32 and 64 channels, 128 units, 10 classes."""
+    return _publish(repository, name, DigitsCnn, (1, 28, 28), seed)
+
+
+def mlp(repository: Path, name: str = "mlp", *, seed: int = 0) -> Model:
+    """A perceptron so small that what is measured is the way to it: 100-64-32-10."""
+    return _publish(repository, name, _mlp, (100,), seed)
+
+
+MODELS: Mapping[str, Callable[[Path], Model]] = {"cnn": cnn, "mlp": mlp}
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(100, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def _publish(repository: Path, name: str, build: Callable[[], nn.Module], shape: Sequence[int], seed: int) -> Model:
+    torch.manual_seed(seed)
+    rows = np.random.default_rng(seed).normal(size=(4, *shape)).astype(np.float32)
+    published = export_torch(build(), {INPUT: rows}, outputs=[OUTPUT], name=name, repository=repository)
+    # The exporters' config says all that matters but this: the peers run on the CPU, whatever the machine has.
+    path = repository / name / "config.pbtxt"
+    config = read_config(path)
+    config.instance_group[0].kind = ModelInstanceGroup.KIND_CPU
+    path.write_text(config_text(config), encoding="utf-8")
+    file = repository / name / str(published.version) / "model.onnx"
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return Model(name, repository, file, rows[:1], session.run([OUTPUT], {INPUT: rows[:1]})[0])
+
+
+def free_port() -> int:
+    """A port on loopback that nothing listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
