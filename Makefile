@@ -6,8 +6,11 @@ TORCH_INDEX_URL ?=
 BIN := $(VENV)/bin
 # Named after the Python, so that another one gets an environment of its own making.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CXX_FILES := $(shell git ls-files --cached --others --exclude-standard '*.cc' '*.h')
+# What `make bench-backend` compares with.
+PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: demo test models lint format bench clean
+.PHONY: demo test models lint format bench bench-backend bench-startup conformance clean
 
 demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
@@ -23,13 +26,25 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/batching.py
+
+bench-backend: $(PEERS_INSTALLED)
+	$(BIN)/python -m benchmarks.backend
+
+bench-startup: $(INSTALLED)
+	$(BIN)/python -m benchmarks.startup
+
+# WRITE=docs/conformance.md writes the page anew.
+conformance: $(INSTALLED)
+	$(BIN)/python -m tests.server.conformance $(if $(WRITE),--write $(WRITE))
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -40,4 +55,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(if $(TORCH_INDEX_URL),$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+$(PEERS_INSTALLED): benchmarks/requirements.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $<
 	@touch $@
