@@ -27,7 +27,8 @@ RUN pip install --constraint constraints.txt '.[server]'
 # The backend processes need libpython3.11.so: this Python's own is in /usr/local/lib, so apt has nothing to add.
 USER 1000:1000
 WORKDIR /home/tritium
-# Here and not at the start, so that the container needs no network.
+# Here and not at the start, so that the container needs no network. There is no C++ compiler in this image: pip fetches
+# zig for this moment.
 RUN tritium runtime install
 
 EXPOSE 8000 8001 8002
