@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from tritium.client import Client, InferenceFailedError, RequestRejectedError, ServerError
-from tritium.server import TritonServer
+from tritium.server import ModelLoadError, TritonServer, _native
 
 from .conftest import (
     DOUBLER_CONFIG,
@@ -233,3 +234,44 @@ def test_a_missing_config_is_completed_from_the_model_file(tmp_path: Path, onnx_
         else:  # a Python-based backend cannot declare that: the model takes its rows as they come
             assert lookup.metadata.max_batch_size == 0
             assert lookup(np.array([1]), outputs=["row"]).tolist() == [[2.0, 3.0]]
+
+
+# What stands in the place of libonnxruntime, and how the native backend's check at its start refuses it.
+STRANGERS = {
+    "nothing of ONNX Runtime": ("int other;", "is no ONNX Runtime: it has no OrtGetApiBase"),
+    "an older API": ('"1.14.1"', "ONNX Runtime 1.14.1 in .* is not one that this backend knows: it must be 1.15 or"),
+    "another major version": ('"2.0.0"', r"ONNX Runtime 2.0.0 in .* or a later 1\.x"),
+    "a version that does not give its own API": ('"1.31.0"', "ONNX Runtime 1.31.0 in .* is not one"),
+}
+ORT_OF_VERSION = """
+struct Base { const void* (*GetApi)(unsigned); const char* (*GetVersionString)(); };
+static const void* api(unsigned) { return nullptr; }
+static const char* version() { return %s; }
+static const Base base = {api, version};
+extern "C" const Base* OrtGetApiBase() { return &base; }
+"""
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_an_onnx_runtime_that_it_does_not_know_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stranger: str
+) -> None:
+    content, message = STRANGERS[stranger]
+    library = tmp_path / "libonnxruntime.so.1.99.0"
+    source = ORT_OF_VERSION % content if content.startswith('"') else content
+    subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", "-o", library], input=source.encode(), check=True)
+    (tmp_path / "repository/doubler/1").mkdir(parents=True)
+    (tmp_path / "repository/doubler/1/model.onnx").write_bytes(doubler())
+    (tmp_path / "repository/doubler/config.pbtxt").write_text(DOUBLER_CONFIG)
+    monkeypatch.setattr(_native, "ort_library", lambda: library)
+    with pytest.raises(ModelLoadError, match=message):
+        TritonServer(tmp_path / "repository", onnx_backend="native").start()
+
+
+def test_a_bool_that_is_neither_0_nor_1_is_refused_alone(server: TritonServer) -> None:
+    bad = np.array([[0, 1, 255]], np.uint8).view(np.bool_)
+    # The SDK gives booleans as booleans, so this goes below it.
+    with InferenceServerClient(server.http_url.removeprefix("http://")) as client:
+        tensor = InferInput("x", [1, 3], "BOOL").set_data_from_numpy(bad)
+        with pytest.raises(InferenceServerException, match="'x' is BOOL, so its bytes must be 0 or 1"):
+            client.infer("identity_BOOL", [tensor])

@@ -42,7 +42,7 @@ ZIG_WHEELS = {
 _COMPILERS = ("c++", "g++", "clang++")
 # Triton has the symbols that the library leaves open. They are looked for at the first call and not when it is opened,
 # whatever the compiler's default is, so that it can be tried without Triton.
-_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-Wl,-z,lazy")
+_FLAGS = ("-std=c++17", "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-Wl,-z,lazy")
 _RECORD = "build.json"
 _TIMEOUT_S = 600.0
 _FIRST_ERRORS = 3

@@ -19,6 +19,10 @@ import numpy as np
 import triton_python_backend_utils as pb
 
 
+class InvalidRequest(ValueError):  # noqa: N818 — clients see the name
+    """What a request holds is not what its input can be."""
+
+
 class Engine(Protocol):
     """A loaded model."""
 
@@ -179,5 +183,6 @@ def decode(array: Any) -> Any:
 
 
 def _failure(exc: Exception) -> Any:
-    code = pb.TritonError.INVALID_ARG if isinstance(exc, UnicodeDecodeError) else pb.TritonError.INTERNAL
+    at_fault = isinstance(exc, UnicodeDecodeError | InvalidRequest)
+    code = pb.TritonError.INVALID_ARG if at_fault else pb.TritonError.INTERNAL
     return pb.InferenceResponse([], pb.TritonError(f"{type(exc).__name__}: {exc}", code))

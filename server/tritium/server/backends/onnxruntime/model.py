@@ -11,9 +11,9 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb
 
 if TYPE_CHECKING:
-    from tritium.server.backends.batching import Batcher, ModelArgs, decode
+    from tritium.server.backends.batching import Batcher, InvalidRequest, ModelArgs, decode
 else:
-    from batching import Batcher, ModelArgs, decode
+    from batching import Batcher, InvalidRequest, ModelArgs, decode
 
 # Element types that both ONNX Runtime's Python binding and numpy have.
 TRITON_TYPES = {
@@ -125,6 +125,9 @@ class _OnnxEngine:
         array = tensor.as_numpy()
         if tensor.name() in self._scalars and array.shape == (1,):
             array = array.reshape(())
+        # ONNX Runtime takes the bytes at face value, and what it counts by others may be memory of somebody else.
+        if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+            raise InvalidRequest(f"input {tensor.name()!r} is BOOL, so its bytes must be 0 or 1")
         return decode(array) if array.dtype == object else array
 
     def gather(self, arrays: Sequence[Any]) -> Any:

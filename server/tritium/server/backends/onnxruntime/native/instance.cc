@@ -117,6 +117,7 @@ void Buffer::Free::operator()(char* memory) const { std::free(memory); }
 Instance::Instance(TRITONBACKEND_ModelInstance* instance, Model* model)
     : instance_(instance),
       name_(InstanceName(instance)),
+      max_rows_(model->config().max_batch_size),
       batched_(model->config().batched()),
       loaded_(model->Load(PlacementOf(instance))),
       run_options_(Make<OrtRunOptions>(Ort().CreateRunOptions)),
@@ -193,6 +194,9 @@ void Instance::Read(Job* job) {
     if (part.rank == 0) throw Invalid("input '" + loaded_->inputs[slot].name + "' has no batch axis");
     if (!first && part.shape[0] != job->rows)
       throw Invalid("the inputs of a request must have the same number of rows");
+    // Triton looks at 32 bits of this.
+    if (part.shape[0] > max_rows_)
+      throw Invalid("a request must not have more than " + std::to_string(max_rows_) + " rows");
     job->rows = part.shape[0];
     first = false;
   }
@@ -263,9 +267,7 @@ void Instance::Answer(const Group& group, uint64_t start) {
 // Runs a group and answers its requests. If it throws, none of them has been answered.
 void Instance::Run(const Group& group, Times* times) {
   int64_t rows = 0;
-  for (const Job* job : group) {
-    if (__builtin_add_overflow(rows, job->rows, &rows)) throw Invalid("a batch must have fewer than 2^63 rows");
-  }
+  for (const Job* job : group) rows += job->rows;
   input_names_.clear();
   input_values_.clear();
   for (size_t slot = 0; slot < loaded_->inputs.size(); ++slot) {
@@ -336,6 +338,11 @@ OrtPtr<OrtValue> Instance::Gathered(size_t slot, const Group& group, int64_t row
       out += part.bytes;
     }
   }
+  // Kernels take the bytes at face value, and what they count by others may be memory that is not the request's.
+  const auto is_bool = [](char byte) { return (byte & ~1) == 0; };
+  if (input.type->triton == TritonType::kBool && !std::all_of(data, data + bytes, is_bool)) {
+    throw Invalid("input '" + input.name + "' is BOOL, so its bytes must be 0 or 1");
+  }
   return TensorAt(data, bytes, shape_, *input.type, cpu_.get());
 }
 
@@ -356,7 +363,8 @@ OrtPtr<OrtValue> Instance::GatheredStrings(size_t slot, const Group& group) {
       text = joined;
     }
     const size_t count = static_cast<size_t>(ElementCount(part.shape, part.rank));
-    ReadStrings(text, bytes, element, count, tensor.get());
+    // Triton leaves room behind the texts that it fills in itself.
+    ReadStrings({text, bytes}, loaded_->inputs[slot].control, element, count, tensor.get());
     element += count;
   }
   return tensor;

@@ -92,6 +92,7 @@ class Instance {
 
   TRITONBACKEND_ModelInstance* const instance_;
   const std::string name_;
+  const int64_t max_rows_;  // of a batch
   const bool batched_;
   const std::shared_ptr<const LoadedModel> loaded_;
   OrtPtr<OrtRunOptions> run_options_;

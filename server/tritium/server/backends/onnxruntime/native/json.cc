@@ -85,9 +85,9 @@ class JsonReader {
   }
 
   Json Value(int depth) {
-    if (depth > kMaxDepth) Fail("no more than " + std::to_string(kMaxDepth) + " levels");
     SkipSpace();
     const char c = Peek();
+    if ((c == '{' || c == '[') && depth == kMaxDepth) Fail("no more than " + std::to_string(kMaxDepth) + " levels");
     if (c == '{') return Object(depth);
     if (c == '[') return Array(depth);
     if (c == '"') return Json::String(String());

@@ -150,11 +150,11 @@ std::vector<InputSlot> InputSlots(const ModelConfig& config, const Session& sess
   const auto named = [&](const std::string& name) {
     return std::any_of(slots.begin(), slots.end(), [&](const InputSlot& slot) { return slot.name == name; });
   };
-  const auto add = [&](const TensorInfo& tensor) {
+  const auto add = [&](const TensorInfo& tensor, bool control = false) {
     if (named(tensor.name)) throw Invalid("the config names '" + tensor.name + "' twice among what the model takes");
     const bool required = Find(session.inputs, tensor.name) != nullptr;
     const bool scalar = !config.batched() && tensor.dims.empty() && (tensor.has_shape || !Ort().tells_shapes());
-    slots.push_back({tensor.name, tensor.type, required, scalar});
+    slots.push_back({tensor.name, tensor.type, required, control, scalar});
   };
   for (const TensorConfig& declared : config.inputs) {
     const TensorInfo& tensor = FindOrRefuse("input", declared.name, session.inputs, session.initializers);
@@ -176,7 +176,7 @@ std::vector<InputSlot> InputSlots(const ModelConfig& config, const Session& sess
       throw Invalid("sequence control '" + control.name + "' must be one value for each row, and has shape " +
                     ToString(tensor.dims) + " in the model");
     }
-    add(tensor);
+    add(tensor, true);
   }
   for (const StateConfig& state : config.states) {
     const TensorInfo& tensor = FindOrRefuse("state input", state.input, session.inputs);
@@ -194,7 +194,10 @@ std::vector<OutputSlot> OutputSlots(const ModelConfig& config, const Session& se
   std::vector<OutputSlot> slots;
   auto add = [&](const TensorInfo& tensor, Shape scalar_dims, bool declared, bool state) {
     const auto first = tensor.dims.begin() + (config.batched() && !tensor.dims.empty());
-    const bool fixed = tensor.has_shape && !tensor.type->is_string() &&
+    // An output that is an input is the input's own value: ONNX Runtime does not write it anywhere.
+    const bool passed_on =
+        Find(session.inputs, tensor.name) != nullptr || Find(session.initializers, tensor.name) != nullptr;
+    const bool fixed = tensor.has_shape && !tensor.type->is_string() && !passed_on &&
                        std::none_of(first, tensor.dims.end(), [](int64_t dim) { return dim < 0; });
     slots.push_back({tensor.name, tensor.type, tensor.dims, fixed, std::move(scalar_dims), declared, state});
   };

@@ -16,6 +16,7 @@ struct InputSlot {
   std::string name;
   const DataType* type;
   bool required;  // the model has no default for it
+  bool control;   // filled in by the sequence batcher
   bool scalar;    // the model wants no axis where the client has to send one of length 1
 };
 
@@ -24,7 +25,7 @@ struct OutputSlot {
   std::string name;
   const DataType* type;
   Shape dims;         // as the model file declares it, batch axis included; -1 is open
-  bool fixed;         // every axis but the batch is known before the run
+  bool fixed;         // numbers that a run writes, every axis but the batch known before
   Shape scalar_dims;  // what the client sees where the model gives no axis
   bool declared;      // by the config's `output`
   bool state;         // kept by Triton for the sequence

@@ -7,27 +7,26 @@ namespace tritium {
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "lengths travel in this machine's byte order");
 
-void ReadStrings(const char* bytes, size_t size, size_t first, size_t count, OrtValue* tensor) {
-  size_t at = 0;
+void ReadStrings(std::string_view bytes, bool padded, size_t first, size_t count, OrtValue* tensor) {
   for (size_t i = 0; i < count; ++i) {
     uint32_t length = 0;
-    if (size - at < sizeof length) {
+    if (bytes.size() < sizeof length) {
       throw Invalid("a BYTES tensor of " + std::to_string(count) + " elements ends before the length of element " +
                     std::to_string(i));
     }
-    std::memcpy(&length, bytes + at, sizeof length);
-    at += sizeof length;
-    if (size - at < length) {
+    std::memcpy(&length, bytes.data(), sizeof length);
+    bytes.remove_prefix(sizeof length);
+    if (bytes.size() < length) {
       throw Invalid("element " + std::to_string(i) + " of a BYTES tensor says that it has " + std::to_string(length) +
-                    " bytes, and only " + std::to_string(size - at) + " follow");
+                    " bytes, and only " + std::to_string(bytes.size()) + " follow");
     }
     char* place = nullptr;
     Check(Ort().GetResizedStringTensorElementBuffer(tensor, first + i, length, &place));
-    if (length > 0) std::memcpy(place, bytes + at, length);
-    at += length;
+    if (length > 0) std::memcpy(place, bytes.data(), length);
+    bytes.remove_prefix(length);
   }
-  if (at != size) {
-    throw Invalid("a BYTES tensor of " + std::to_string(count) + " elements has " + std::to_string(size - at) +
+  if (!padded && !bytes.empty()) {
+    throw Invalid("a BYTES tensor of " + std::to_string(count) + " elements has " + std::to_string(bytes.size()) +
                   " bytes too many");
   }
 }

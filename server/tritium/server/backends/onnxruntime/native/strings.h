@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "ort_api.h"
@@ -10,8 +11,8 @@
 namespace tritium {
 
 // Fills elements [first, first + count) of an ONNX string tensor from Triton's form. Throws Error unless the bytes hold
-// just that many strings.
-void ReadStrings(const char* bytes, size_t size, size_t first, size_t count, OrtValue* tensor);
+// just that many strings; where they are padded, anything may follow.
+void ReadStrings(std::string_view bytes, bool padded, size_t first, size_t count, OrtValue* tensor);
 
 // The strings of an ONNX tensor, taken out at once.
 class Strings {
