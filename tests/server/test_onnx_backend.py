@@ -13,6 +13,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from tritium.client import Client, InferenceFailedError, RequestRejectedError, ServerError
+from tritium.repository import Repository, verify_server
 from tritium.server import ModelLoadError, TritonServer, _native
 
 from .conftest import (
@@ -187,6 +188,7 @@ def accelerator(name: str) -> str:
 BAD_SETTINGS = {
     "parameters { key: 'intra_op_thread_count' value { string_value: 'many' } }": "intra_op_thread_count.*got 'many'",
     "parameters { key: 'intra_op_thread_count' value { string_value: '-1' } }": "whole number from 0",
+    "parameters { key: 'inter_op_thread_count' value { string_value: '100000' } }": "from 0 to 1024, got '100000'",
     "parameters { key: 'execution_mode' value { string_value: '7' } }": "execution_mode.*got '7'",
     "parameters { key: 'enable_mem_arena' value { string_value: 'maybe' } }": "must be true, false, 1 or 0",
     "optimization { graph { level: 9 } }": "graph.level.*one of.*got.*9",
@@ -275,3 +277,13 @@ def test_a_bool_that_is_neither_0_nor_1_is_refused_alone(server: TritonServer) -
         tensor = InferInput("x", [1, 3], "BOOL").set_data_from_numpy(bad)
         with pytest.raises(InferenceServerException, match="'x' is BOOL, so its bytes must be 0 or 1"):
             client.infer("identity_BOOL", [tensor])
+
+
+@pytest.mark.parametrize("onnx_backend", ["native", "python"])
+def test_the_reference_models_keep_their_golden_cases(zoo: Repository, onnx_backend: str) -> None:
+    before = {path: path.read_bytes() for path in zoo.path.rglob("*") if path.is_file()}
+    with TritonServer(zoo.path, onnx_backend=onnx_backend) as server, server.client() as client:
+        verdicts = list(verify_server(client, zoo))
+    assert [verdict.model for verdict in verdicts] == zoo.models()
+    assert all(verdict.ok for verdict in verdicts), "\n".join(map(str, verdicts))
+    assert {path: path.read_bytes() for path in zoo.path.rglob("*") if path.is_file()} == before

@@ -18,6 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 import triton_python_backend_utils as pb
 
+# More would be a slip: each model has its own.
+MOST_THREADS = 1024
+
 
 class InvalidRequest(ValueError):  # noqa: N818 — clients see the name
     """What a request holds is not what its input can be."""
@@ -76,18 +79,14 @@ class ModelArgs:
         """A value of the config's `parameters`."""
         return str(self.config.get("parameters", {}).get(key, {}).get("string_value", default))
 
-    def integer(self, key: str, default: int, *, least: int = 0) -> int:
-        """A whole number of the config's `parameters`."""
-        text = self.parameter(key, str(default))
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
+    def threads(self, key: str) -> int:
+        """A number of threads among the config's `parameters`; 0, the default, lets the framework choose."""
+        text = self.parameter(key, "0")
+        if not (text.isascii() and text.isdigit() and int(text) <= MOST_THREADS):
             raise pb.TritonModelException(
-                f"parameter {key!r} must be a whole number from {least}, got {text!r} instead"
+                f"parameter {key!r} must be a whole number from 0 to {MOST_THREADS}, got {text!r} instead"
             )
-        return value
+        return int(text)
 
     def flag(self, key: str, default: bool) -> bool:
         """A true or false of the config's `parameters`."""

@@ -162,8 +162,8 @@ def _open(path: Path, options: Any, providers: Sequence[Provider]) -> Any:
 
 def _session_options(model: ModelArgs) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = model.integer("intra_op_thread_count", 0)
-    options.inter_op_num_threads = model.integer("inter_op_thread_count", 0)
+    options.intra_op_num_threads = model.threads("intra_op_thread_count")
+    options.inter_op_num_threads = model.threads("inter_op_thread_count")
     options.execution_mode = _choice("execution_mode", model.parameter("execution_mode", "0"), EXECUTION_MODES)
     level = model.config.get("optimization", {}).get("graph", {}).get("level", 0)
     options.graph_optimization_level = _choice("optimization.graph.level", level, GRAPH_LEVELS)

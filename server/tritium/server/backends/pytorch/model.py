@@ -46,9 +46,9 @@ class TritonPythonModel:
             if model.parameter(key):
                 pb.Logger.log_warn(f"{model.config['name']}: parameter {key} has no effect in the Python-based backend")
         # 0 leaves torch's own choice.
-        if threads := model.integer("INTRA_OP_THREAD_COUNT", 0):
+        if threads := model.threads("INTRA_OP_THREAD_COUNT"):
             torch.set_num_threads(threads)
-        if threads := model.integer("INTER_OP_THREAD_COUNT", 0):
+        if threads := model.threads("INTER_OP_THREAD_COUNT"):
             torch.set_num_interop_threads(threads)
         torch._C._jit_set_profiling_executor(model.flag("ENABLE_JIT_EXECUTOR", default=True))
         torch._C._jit_set_profiling_mode(model.flag("ENABLE_JIT_PROFILING", default=True))

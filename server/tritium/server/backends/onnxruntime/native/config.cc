@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
-#include <limits>
 
 namespace tritium {
 
@@ -149,9 +148,8 @@ int ParseInt(const std::string& text, const std::string& what, int least, int mo
   int value = 0;
   const auto [stop, status] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (status == std::errc() && stop == text.data() + text.size() && value >= least && value <= most) return value;
-  const std::string range = most == std::numeric_limits<int>::max() ? "" : " to " + std::to_string(most);
-  throw Invalid(what + " must be a whole number from " + std::to_string(least) + range + ", got '" + text +
-                "' instead");
+  throw Invalid(what + " must be a whole number from " + std::to_string(least) + " to " + std::to_string(most) +
+                ", got '" + text + "' instead");
 }
 
 bool ParseBool(const std::string& text, const std::string& what) {

@@ -1,14 +1,14 @@
 #include "session.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 
 namespace tritium {
 
 namespace {
 
-constexpr int kNoLimit = std::numeric_limits<int>::max();
+// More would be a slip: each model has its own.
+constexpr int kMostThreads = 1024;
 
 using Options = std::map<std::string, std::string>;
 
@@ -159,8 +159,8 @@ OrtPtr<OrtSessionOptions> SessionOptions(const Environment& environment, const M
   const int mode = config.IntParameter("execution_mode", 0, 0, 1);
   Check(Ort().SetSessionExecutionMode(options.get(),
                                       mode == 0 ? OrtExecutionMode::kSequential : OrtExecutionMode::kParallel));
-  const int intra = config.IntParameter("intra_op_thread_count", 0, 0, kNoLimit);
-  const int inter = config.IntParameter("inter_op_thread_count", 0, 0, kNoLimit);
+  const int intra = config.IntParameter("intra_op_thread_count", 0, 0, kMostThreads);
+  const int inter = config.IntParameter("inter_op_thread_count", 0, 0, kMostThreads);
   if (environment.global_threads) {
     Check(Ort().DisablePerSessionThreads(options.get()));
   } else {
