@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +193,7 @@ def test_a_port_that_answers_but_is_no_triton_is_named_as_such(server: TritonSer
 
 
 def test_what_tritonclient_writes_into_the_headers_of_one_request_does_not_reach_the_next(small_client: Client) -> None:
-    before = dict(small_client._transport._headers)
+    transport: Any = small_client._transport
+    before = dict(transport._headers)
     small_client.model("pair")(a=[[1.0, 2.0]], b=[[3.0, 4.0]])
-    assert small_client._transport._headers == before
+    assert transport._headers == before

@@ -27,6 +27,7 @@ from .conftest import (
     identity,
     onnx_bytes,
     together,
+    wait_until,
 )
 
 # Looks rows up in a table of three: an index beyond it fails the run, and only the model can know.
@@ -132,7 +133,7 @@ def test_requests_that_wait_together_run_as_one_batch(http: Client) -> None:
     inputs = [np.full((1, 3), i, dtype=np.float32) for i in range(5)]
     for got, sent in zip(together(http, "patient", inputs), inputs, strict=True):
         np.testing.assert_array_equal(got, sent * 2)
-    assert batch_sizes(http, "patient").get(5, 0) == before + 1
+    wait_until(lambda: batch_sizes(http, "patient").get(5, 0) == before + 1)
 
 
 def test_requests_of_different_shapes_are_answered_each_in_its_own(http: Client) -> None:
@@ -146,7 +147,7 @@ def test_one_bad_request_fails_alone_and_not_its_batch(http: Client) -> None:
     good, bad = [0, 1, 3, 4], 2
     # Five that are sent together do travel in one batch: otherwise this would show nothing.
     together(http, "patient_lookup", inputs[:1] * 5)
-    assert max(batch_sizes(http, "patient_lookup")) == 5
+    wait_until(lambda: max(batch_sizes(http, "patient_lookup"), default=0) == 5)
     answers = together(http, "patient_lookup", inputs, outputs=["row"])
     assert isinstance(answers[bad], InferenceFailedError)
     assert "99" in str(answers[bad])

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,17 +22,9 @@ from tritium.server import ModelLoadError, PortInUseError, StartError, TritonSer
 from tritium.server._cache import cache_dir
 from tritium.server._server import load_failures
 
-from .conftest import DOUBLER_CONFIG, WriteModel, doubler
+from .conftest import DOUBLER_CONFIG, WriteModel, doubler, wait_until
 
 SHM = Path("/dev/shm")
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    """Wait for a condition; fail if it does not come."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come in time"
-        time.sleep(0.02)
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -4,12 +4,14 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 
 namespace tritium {
 
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr char kShrinkage[] = "memory.enable_memory_arena_shrinkage";
 // Where an empty tensor is said to lie.
 alignas(kAlignment) char nowhere[kAlignment];
 
@@ -36,6 +38,26 @@ Placement PlacementOf(TRITONBACKEND_ModelInstance* instance) {
   Check(TRITONBACKEND_ModelInstanceDeviceId(instance, &placement.device_id));
   // Everything that is no GPU computes on the CPU, and can share one session.
   return placement.gpu() ? placement : Placement();
+}
+
+// Whose arenas shrink after each run, as in "cpu:0;gpu:0". ONNX Runtime would look at it in each run only.
+std::string Shrinkage(const ModelConfig& config) {
+  const std::string devices = config.Parameter(kShrinkage);
+  std::istringstream list(devices);
+  for (std::string device; std::getline(list, device, ';');) {
+    const std::string kind = device.substr(0, 4);
+    if (kind != "cpu:" && kind != "gpu:") {
+      throw Invalid("parameter '" + std::string(kShrinkage) + "' must be a list such as cpu:0;gpu:0, got '" + devices +
+                    "' instead");
+    }
+    ParseInt(device.substr(4), "the device in parameter '" + std::string(kShrinkage) + "'", 0,
+             kind == "cpu:" ? 0 : 1023);
+  }
+  if (devices.find("cpu") != devices.npos && !config.BoolParameter("enable_mem_arena", true)) {
+    throw Invalid("parameter '" + std::string(kShrinkage) +
+                  "' names the CPU's arena, which enable_mem_arena turns off");
+  }
+  return devices;
 }
 
 // A tensor over memory that is somebody else's.
@@ -124,8 +146,7 @@ Instance::Instance(TRITONBACKEND_ModelInstance* instance, Model* model)
       cpu_(Make<OrtMemoryInfo>(Ort().CreateCpuMemoryInfo, kOrtDeviceAllocator, kOrtDefaultMemory)),
       buffers_(loaded_->inputs.size()) {
   Check(Ort().GetAllocatorWithDefaultOptions(&allocator_));
-  constexpr char kShrinkage[] = "memory.enable_memory_arena_shrinkage";
-  const std::string shrinkage = model->config().Parameter(kShrinkage);
+  const std::string shrinkage = Shrinkage(model->config());
   if (!shrinkage.empty()) Check(Ort().AddRunConfigEntry(run_options_.get(), kShrinkage, shrinkage.c_str()));
   for (size_t slot = 0; slot < loaded_->inputs.size(); ++slot) input_slots_[loaded_->inputs[slot].name] = slot;
   for (size_t slot = 0; slot < loaded_->outputs.size(); ++slot) {
