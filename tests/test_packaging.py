@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tritium.server._native import SOURCES
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("client", "repository", "exporters", "server", "loadtest", "cli")
 
@@ -38,6 +40,9 @@ def test_the_wheel_is_pure_and_carries_the_backends(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     for part in ("batching.py", "onnxruntime/model.py", "pytorch/model.py"):
         assert f"tritium/server/backends/{part}" in names
+    sources = {path.name for path in SOURCES.iterdir() if path.suffix in (".cc", ".h")}
+    assert {"backend.cc", "instance.cc", "triton_api.h"} <= sources
+    assert {f"tritium/server/backends/onnxruntime/native/{name}" for name in sources} <= set(names)
 
 
 def test_the_wheel_works_from_where_pip_puts_it(wheel: Path, tmp_path: Path) -> None:

@@ -232,8 +232,24 @@ class TestBuilding:
         assert files(cache) == set()
 
 
+REAL_SOURCES = native.SOURCES
+
+
 @pytest.mark.usefixtures("no_compiler")
 class TestZig:
+    @pytest.mark.timeout(600)
+    def test_it_builds_the_real_sources_and_what_it_makes_serves(
+        self, zig_wheel: Path, wheels: Path, tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(native, "SOURCES", REAL_SOURCES)
+        install_runtime(source=wheels)
+        assert (install_native_backend(source=zig_wheel).compiler or "").startswith("zig ")
+        (tmp_path / "models/doubler/1").mkdir(parents=True)
+        (tmp_path / "models/doubler/1/model.onnx").write_bytes(doubler())
+        (tmp_path / "models/doubler/config.pbtxt").write_text(DOUBLER_CONFIG)
+        with TritonServer(tmp_path / "models", onnx_backend="native") as server, server.client() as client:
+            assert client.model("doubler")([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+
     def test_without_a_compiler_zig_builds_it_and_nothing_of_zig_stays(
         self, cache: Path, zig_wheel: Path, no_network: None
     ) -> None:

@@ -271,7 +271,7 @@ def test_an_onnx_runtime_that_it_does_not_know_is_refused(
         TritonServer(tmp_path / "repository", onnx_backend="native").start()
 
 
-def test_a_bool_that_is_neither_0_nor_1_is_refused_alone(server: TritonServer) -> None:
+def test_a_bool_that_is_neither_0_nor_1_is_refused(server: TritonServer) -> None:
     bad = np.array([[0, 1, 255]], np.uint8).view(np.bool_)
     # The SDK gives booleans as booleans, so this goes below it.
     with InferenceServerClient(server.http_url.removeprefix("http://")) as client:

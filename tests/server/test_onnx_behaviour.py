@@ -18,7 +18,7 @@ import tritonclient.http
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException, shared_memory
 
-from tritium.client import Client
+from tritium.client import Client, InferenceFailedError
 from tritium.server import TritonServer
 
 from .conftest import (
@@ -190,6 +190,21 @@ def test_an_output_of_unknown_rank_comes_as_it_is(onnx_client: Client, serve: Se
     assert model(x=x[:1], shape=np.zeros(0, np.int64)).tolist() == [0.0]  # a scalar
 
 
+def test_an_output_that_cannot_be_reshaped_as_the_config_says_is_an_error_of_its_request(
+    onnx_client: Client, serve: Serve
+) -> None:
+    inputs: list[Tensor] = [("x", TensorProto.FLOAT, ("n",)), ("shape", TensorProto.INT64, ("rank",))]
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    content = onnx_bytes(nodes, inputs, [("y", TensorProto.FLOAT, None)], check=False)  # the checker wants a shape
+    text = config("x FP32 -1;shape INT64 -1", "y FP32 6", batch=0)
+    model = onnx_client.model(serve(content, text.replace("dims: [6]", "dims: [6] reshape {shape: [2, 3]}")))
+    x = np.arange(6, dtype=np.float32)
+    for shape in ([6], [3, 2], [1, 2, 3]):
+        with pytest.raises(InferenceFailedError, match=r"has shape .*, and the config reshapes it from \[2, 3\]"):
+            model(x=x, shape=np.array(shape))
+    np.testing.assert_array_equal(model(x=x, shape=np.array([2, 3])), x)
+
+
 def test_an_output_that_is_an_input_or_a_weight_is_given_too(onnx_client: Client, serve: Serve) -> None:
     dims = (3,)
     model = onnx_bytes(
@@ -279,7 +294,12 @@ def test_broken_strings_are_an_error_of_their_own_request_only_natively(
     """Triton's Python backend, which the Python-based one runs on, refuses the whole batch."""
     name = serve(identity(TensorProto.STRING), config("x STRING -1", "y STRING -1", more=PATIENT))
     sent = [strings(b"one"), strings(b"two"), BROKEN_STRINGS[broken], strings(b""), strings(b"\xc3\x9f")]
-    answers = at_once([partial(post, onnx_server, name, [("x", "BYTES", [1, 1], data)]) for data in sent])
+    asked = [partial(post, onnx_server, name, [("x", "BYTES", [1, 1], data)]) for data in sent]
+    # Five that are sent together do travel in one batch: otherwise this would show nothing.
+    at_once(asked[:1] * 5)
+    with onnx_server.client() as client:
+        wait_until(lambda: 5 in batch_sizes(client, name))
+    answers = at_once(asked)
     for data, answer in zip(sent, answers, strict=True):
         if data is BROKEN_STRINGS[broken]:
             assert answer.status == 400

@@ -68,7 +68,7 @@ class Repository:
             config = self.config(model)
         except ConfigError:
             return False
-        return bool(config.backend and config.input and config.output)
+        return bool((config.backend or config.platform == "ensemble") and config.input and config.output)
 
     def version_folder(self, model: str, version: str | int | None = None) -> Path:
         """The folder of a version; of the latest if none is named.

@@ -23,15 +23,16 @@ def backend_directory(runtime: Runtime, native: Path | None = None) -> Path:
         runtime: the runtime whose Python backend it gets.
         native: the library that runs ONNX models; the Python-based backend runs them if there is none.
     """
-    sources = {
-        f"{name}/{part.name}": part.read_bytes()
+    files_of = {
+        f"{name}/{part.name}": part
         for name in PYTHON_BASED
         for part in (_package() / name / "model.py", _package() / "batching.py")
     }
     if native:
-        sources[f"onnxruntime/{native.name}"] = native.read_bytes()
-    parts = [item for pair in sorted(sources.items()) for item in pair]
+        files_of[f"onnxruntime/{native.name}"] = native
     with locked_cache() as cache:
+        sources = {name: path.read_bytes() for name, path in files_of.items()}
+        parts = [item for pair in sorted(sources.items()) for item in pair]
         target = cache / "backends" / content_key(str(runtime.stub), *parts)
         if not target.is_dir():
             with made_aside(target) as aside:

@@ -52,7 +52,11 @@ _ADD_COMPILER = (
     "Install a C++ compiler (Debian and Ubuntu: `apt-get install g++`; Fedora: `dnf install gcc-c++`), then run "
     "`tritium runtime install`"
 )
-_ADD_ONNXRUNTIME = "Run `pip install 'tritium[server]'`"
+_ADD_ONNXRUNTIME = (
+    "Run `pip install --force-reinstall --no-deps onnxruntime-gpu` (for CPUs too; `onnxruntime` on aarch64)"
+)
+# As in kOrtApiVersion of native/ort_api.h.
+LEAST_ORT = (1, 15)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,10 @@ def native_backend() -> NativeBackend:
     found = ort_library()
     library, compiler = (folder / LIBRARY, build.compiler) if build and not build.reason else (None, None)
     if found is None:
-        return NativeBackend(library, compiler, None, "this environment has no libonnxruntime", _ADD_ONNXRUNTIME)
+        return NativeBackend(library, compiler, None, "this environment has no libonnxruntime.so.1", _ADD_ONNXRUNTIME)
+    if _version(found) < LEAST_ORT:
+        needed = ".".join(map(str, LEAST_ORT))
+        return NativeBackend(library, compiler, None, f"{found.name} is older than {needed}", _ADD_ONNXRUNTIME)
     if build is None:
         return NativeBackend(ort_library=found, reason="not compiled yet; the first `tritium serve` does that")
     return NativeBackend(library, compiler, found, build.reason, _ADD_COMPILER if build.reason else "")
@@ -166,7 +173,11 @@ def ort_library() -> Path | None:
     folders = (spec.submodule_search_locations or ()) if spec else ()
     found = [path for folder in folders for path in Path(folder).glob("capi/libonnxruntime.so.1.*")]
     # An upgrade can leave the old one behind.
-    return max(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)], default=None)
+    return max(found, key=_version, default=None)
+
+
+def _version(library: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", library.name))
 
 
 def needed_zig() -> Wheel:

@@ -26,7 +26,7 @@ from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess
 from ._runtime import Progress, Runtime, install_runtime, silent
 from ._stub_env import stub_environment
-from ._system import libpython
+from ._system import libpython, site_folders
 
 _HOST = "127.0.0.1"
 _SHM = Path("/dev/shm")
@@ -243,7 +243,7 @@ class TritonServer:
     def _command(self, runtime: Runtime, onnx: NativeBackend) -> list[str]:
         complete = all(self.repository.has_complete_config(model) for model in self.models)
         backends = backend_directory(runtime, onnx.library if onnx.kind == "native" else None)
-        if not _SHELL_SAFE.fullmatch(str(backends)) and not (complete and self._all_run_within(onnx)):
+        if not _SHELL_SAFE.fullmatch(str(backends)) and not self._all_run_within(onnx):
             raise StartError(
                 "Triton starts Python-based backends by a shell line without quotes, so the cache's path must have "
                 f"letters, digits and /.+-_ only, got {cache_dir()} instead. Name another folder in TRITIUM_CACHE_DIR"
@@ -261,7 +261,7 @@ class TritonServer:
             flags |= {f"{kind}-address": self._address, f"{kind}-port": port}
         command = [str(runtime.binary), *(f"--{name}={value}" for name, value in flags.items())]
         command += [f"--load-model={model}" for model in self.models]
-        # Auto-completion starts a process of its own for each model, so it is on only where it is needed.
+        # To complete a config the model is read once more, by a process of its own where the backend is Python-based.
         command += ["--disable-auto-complete-config"] if complete else []
         # The prefix lets us remove what is ours, and only that, after a crash.
         settings = dict.fromkeys(("python", *PYTHON_BASED), f"shm-region-prefix-name={self._shm_prefix}")
@@ -270,9 +270,13 @@ class TritonServer:
         return command + [f"--backend-config={name},{setting}" for name, setting in settings.items()]
 
     def _all_run_within(self, onnx: NativeBackend) -> bool:
-        """Whether no model needs a process of its own."""
-        within = {"onnxruntime", ""} if onnx.kind == "native" else {""}  # an ensemble names none
-        return all(self.repository.config(model).backend in within for model in self.models)
+        """Whether every config says that its model needs no process of its own."""
+        within = {"onnxruntime", "ensemble"} if onnx.kind == "native" else {"ensemble"}
+        return all(
+            self.repository.has_complete_config(model)
+            and (config := self.repository.config(model)).backend + config.platform in within
+            for model in self.models
+        )
 
     def _wait_until_ready(self) -> None:
         process = self._running()
@@ -360,7 +364,9 @@ def _choose_ports(address: str, asked: Mapping[str, int]) -> dict[str, int]:
 def _environment(runtime: Runtime) -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
     path = os.environ.get("PATH", os.defpath)
-    libraries = [str(runtime.libraries), str(libpython().parent), os.environ.get("LD_LIBRARY_PATH", "")]
+    # CUDA's libraries lie there where pip brought them: ONNX Runtime itself does not look for them.
+    cuda = [str(path) for folder in site_folders() for path in sorted(Path(folder).glob("nvidia/*/lib"))]
+    libraries = [str(runtime.libraries), str(libpython().parent), *cuda, os.environ.get("LD_LIBRARY_PATH", "")]
     return passed | {
         "PATH": f"{stub_environment(runtime) / 'bin'}:{path}",
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),

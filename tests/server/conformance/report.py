@@ -52,8 +52,7 @@ def document(reasons: Reasons) -> str:
     parts = [
         _INTRODUCTION.format(onnx=onnx.__version__, ort=ort.__version__),
         _table(("kind", "tests", "left out", "served", "in the tenth"), _kinds(cases, served, tenth)),
-        f"The Python-based backend serves {len(python)} of the tenth; {len(tenth) - len(python)} more have BF16, "
-        "which it refuses.\n",
+        f"The Python-based backend, which has no BF16, serves {len(python)} of the {len(tenth)} of the tenth.\n",
         _table(("models served with", "number"), ((what, _having(served, odd)) for what, odd in ODD.items())),
         "## Left out\n",
         _table(("reason", "tests"), counts),

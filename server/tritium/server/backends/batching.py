@@ -116,6 +116,11 @@ class Batcher:
         self._engine = engine
         self._batched = args.batched
         self._names = [output["name"] for output in args.config["output"]]
+        self._reshapes = {
+            output["name"]: [int(dim) for dim in output["reshape"].get("shape", [])]
+            for output in args.config["output"]
+            if "reshape" in output
+        }
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in their order."""
@@ -151,6 +156,8 @@ class Batcher:
         else:
             inputs = {name: self._engine.gather([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
         results = self._engine.run(inputs, outputs)
+        for name in self._reshapes.keys() & results.keys():
+            self._check_reshape(name, tuple(results[name].shape))
         if self._batched:
             total = sum(job.rows for job in jobs)
             for name, array in results.items():
@@ -167,6 +174,14 @@ class Batcher:
             answers.append(self._response(job, {name: array[start:stop] for name, array in results.items()}))
             start = stop
         return answers
+
+    def _check_reshape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Triton takes the axes of a reshape from the config, and would read beyond a shape that has fewer."""
+        wanted = [-1, *self._reshapes[name]] if self._batched else self._reshapes[name]
+        if len(wanted) != len(shape) or any(want not in (-1, have) for want, have in zip(wanted, shape, strict=True)):
+            raise pb.TritonModelException(
+                f"output {name!r} has shape {list(shape)}, and the config reshapes it from {wanted}"
+            )
 
     def _response(self, job: _Job, results: Mapping[str, Any]) -> Any:
         return pb.InferenceResponse(

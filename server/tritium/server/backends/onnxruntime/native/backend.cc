@@ -38,7 +38,7 @@ Json CommandLine(TRITONBACKEND_Backend* backend) {
   return options != nullptr ? *options : Json::Object();
 }
 
-void OrtLog(void*, OrtLogLevel level, const char*, const char*, const char*, const char* message) {
+void OrtLog(void*, OrtLogLevel level, const char*, const char*, const char*, const char* message) noexcept {
   const LogLevel to = level >= OrtLogLevel::kError     ? LogLevel::kError
                       : level == OrtLogLevel::kWarning ? LogLevel::kWarn
                                                        : LogLevel::kVerbose;

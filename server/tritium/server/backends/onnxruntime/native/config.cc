@@ -56,6 +56,7 @@ std::vector<TensorConfig> Tensors(const Json& json, std::string_view key) {
     }
     tensor.type = Type(item, tensor.name);
     const Json* reshape = item.Find("reshape");
+    tensor.reshaped = reshape != nullptr;
     tensor.dims = reshape != nullptr ? Dims(*reshape, "shape") : Dims(item, "dims");
     tensor.optional = Flag(item, "optional");
     if (Flag(item, "allow_ragged_batch")) {
@@ -70,17 +71,17 @@ std::vector<TensorConfig> Tensors(const Json& json, std::string_view key) {
   return tensors;
 }
 
-// The type of a sequence control: that of its values for false and true, or the one that it names.
+// The type of a sequence control: that of its values for false and true, or the one that it names. Where one input is
+// several controls, Triton wants them to be alike.
 const DataType* ControlType(const Json& input, const std::string& name) {
   static constexpr std::pair<const char*, const char*> kValues[] = {
       {"int32_false_true", "TYPE_INT32"}, {"fp32_false_true", "TYPE_FP32"}, {"bool_false_true", "TYPE_BOOL"}};
-  for (const Json& control : Items(input, "control")) {
-    for (const auto& [values, type] : kValues) {
-      if (!Items(control, values).empty()) return FindDataType(type);
-    }
-    return Type(control, name);
+  const std::vector<Json>& controls = Items(input, "control");
+  if (controls.empty()) throw Invalid("sequence control '" + name + "' says nothing of what it is");
+  for (const auto& [values, type] : kValues) {
+    if (!Items(controls.front(), values).empty()) return FindDataType(type);
   }
-  throw Invalid("sequence control '" + name + "' says nothing of what it is");
+  return Type(controls.front(), name);
 }
 
 std::vector<AcceleratorConfig> Accelerators(const Json& json, std::string_view key) {

@@ -15,6 +15,7 @@ struct TensorConfig {
   std::string name;
   const DataType* type;
   Shape dims;  // as the model sees them (the reshape, where there is one), without the batch axis; -1 is open
+  bool reshaped = false;
   bool optional = false;
 };
 

@@ -66,6 +66,15 @@ inline int64_t ElementCount(const int64_t* shape, size_t rank) {
   return count;
 }
 
+// How many bytes numbers of a shape take. Throws Error as ElementCount does.
+inline size_t ByteCount(const int64_t* shape, size_t rank, const DataType& type) {
+  uint64_t bytes = 0;
+  if (__builtin_mul_overflow(static_cast<uint64_t>(ElementCount(shape, rank)), type.bytes, &bytes)) {
+    throw Invalid("a tensor must have fewer than 2^64 bytes");
+  }
+  return bytes;
+}
+
 inline std::string ToString(const int64_t* shape, size_t rank) {
   std::string text = "[";
   for (size_t axis = 0; axis < rank; ++axis) text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]);

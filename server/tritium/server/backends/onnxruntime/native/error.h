@@ -2,6 +2,7 @@
 #pragma once
 
 #include <exception>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -23,25 +24,23 @@ inline Error Invalid(const std::string& message) { return Error(ErrorCode::kInva
 // Throws what a call into Triton reports.
 inline void Check(TRITONSERVER_Error* error) {
   if (error == nullptr) return;
-  Error thrown(TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error));
-  TRITONSERVER_ErrorDelete(error);
-  throw thrown;
+  const std::unique_ptr<TRITONSERVER_Error, void (*)(TRITONSERVER_Error*)> owner(error, TRITONSERVER_ErrorDelete);
+  throw Error(TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error));
 }
 
 // A line in Triton's log, if that level is on; there is nothing to be done where it cannot be written.
-inline void Log(LogLevel level, const std::string& message) noexcept {
+inline void Log(LogLevel level, const char* message) noexcept {
   if (!TRITONSERVER_LogIsEnabled(level)) return;
-  if (auto* error = TRITONSERVER_LogMessage(level, "tritium", 0, message.c_str())) TRITONSERVER_ErrorDelete(error);
+  if (auto* error = TRITONSERVER_LogMessage(level, "tritium", 0, message)) TRITONSERVER_ErrorDelete(error);
 }
+
+inline void Log(LogLevel level, const std::string& message) noexcept { Log(level, message.c_str()); }
 
 // For calls whose failure changes nothing any more: it is logged.
 inline void Report(TRITONSERVER_Error* error, const char* what) noexcept {
   if (error == nullptr) return;
-  try {
-    Log(LogLevel::kError, std::string(what) + ": " + TRITONSERVER_ErrorMessage(error));
-  } catch (const std::bad_alloc&) {
-    Log(LogLevel::kError, {});
-  }
+  Log(LogLevel::kError, what);
+  Log(LogLevel::kError, TRITONSERVER_ErrorMessage(error));
   TRITONSERVER_ErrorDelete(error);
 }
 

@@ -155,7 +155,9 @@ Instance::Instance(TRITONBACKEND_ModelInstance* instance, Model* model)
   }
   results_.resize(loaded_->outputs.size());
   strings_.resize(loaded_->outputs.size());
-  declarations_.resize(loaded_->outputs.size(), Declaration::kUnseen);
+  // From a GPU ONNX Runtime copies by the number of elements, and would not see another shape.
+  const Declaration known = PlacementOf(instance).gpu() ? Declaration::kBroken : Declaration::kUnseen;
+  declarations_.resize(loaded_->outputs.size(), known);
   alone_.resize(1);
 }
 
@@ -242,12 +244,10 @@ void Instance::ReadInput(uint32_t index, Job* job) {
   if (slot == input_slots_.end()) throw Invalid("the model has no input '" + std::string(name) + "'");
   const InputSlot& input = loaded_->inputs[slot->second];
   if (type != input.type->triton) throw Invalid("input '" + input.name + "' must be " + input.type->name);
-  const uint64_t elements = static_cast<uint64_t>(ElementCount(part.shape, part.rank));
-  uint64_t bytes = 0;
   // Each string has a length, so a shape cannot ask for more memory than the request has brought.
   const bool fits = input.type->is_string()
-                        ? elements <= part.bytes / sizeof(uint32_t)
-                        : !__builtin_mul_overflow(elements, input.type->bytes, &bytes) && bytes == part.bytes;
+                        ? static_cast<uint64_t>(ElementCount(part.shape, part.rank)) <= part.bytes / sizeof(uint32_t)
+                        : ByteCount(part.shape, part.rank, *input.type) == part.bytes;
   if (!fits) {
     throw Invalid("input '" + input.name + "' has " + std::to_string(part.bytes) + " bytes, which cannot be a " +
                   input.type->name + " of shape " + ToString(part.shape, part.rank));
@@ -335,13 +335,10 @@ OrtPtr<OrtValue> Instance::Gathered(size_t slot, const Group& group, int64_t row
   const Part& first = group.front()->parts[slot];
   shape_.assign(first.shape, first.shape + first.rank);
   if (batched_) shape_[0] = rows;
-  const uint64_t elements = static_cast<uint64_t>(ElementCount(shape_.data(), shape_.size()));
-  if (input.scalar && elements == 1) shape_.clear();
+  if (input.scalar && ElementCount(shape_.data(), shape_.size()) == 1) shape_.clear();
   if (input.type->is_string()) return GatheredStrings(slot, group);
 
-  uint64_t bytes = 0;
-  if (__builtin_mul_overflow(elements, input.type->bytes, &bytes))
-    throw Invalid("a batch is larger than memory can be");
+  const size_t bytes = ByteCount(shape_.data(), shape_.size(), *input.type);
   char* data = nullptr;
   if (bytes == 0) {
     data = nowhere;
@@ -410,8 +407,7 @@ bool Instance::Prepare(const Group& group, int64_t rows) {
     Job* job = group.front();
     result.shape = output.dims;
     if (batched_ && !result.shape.empty()) result.shape[0] = rows;
-    const size_t bytes =
-        static_cast<size_t>(ElementCount(result.shape.data(), result.shape.size())) * output.type->bytes;
+    const size_t bytes = ByteCount(result.shape.data(), result.shape.size(), *output.type);
     if (job->response == nullptr) Check(TRITONBACKEND_ResponseNew(&job->response, job->request));
     result.space = OutputSpace(job->response, output, result.shape.empty() ? output.scalar_dims : result.shape, bytes);
     if (bytes == 0) result.space = nowhere;
@@ -455,6 +451,13 @@ void Instance::ReadResults(int64_t rows) {
       throw Error(ErrorCode::kInternal, "output '" + output.name + "' has shape " + ToString(shape_) +
                                             " for a batch of " + std::to_string(rows) +
                                             ": the model does not keep the batch axis, so max_batch_size must be 0");
+    }
+    // Triton takes the axes of a reshape from the config, and would read beyond a shape that has fewer.
+    const auto open_or_same = [](int64_t want, int64_t have) { return want == -1 || want == have; };
+    if (output.reshaped &&
+        !std::equal(output.reshape.begin(), output.reshape.end(), shape_.begin(), shape_.end(), open_or_same)) {
+      throw Error(ErrorCode::kInternal, "output '" + output.name + "' has shape " + ToString(shape_) +
+                                            ", and the config reshapes it from " + ToString(output.reshape));
     }
     if (declarations_[slot] != Declaration::kBroken && output.fixed) {
       const size_t axis = batched_ ? 1 : 0;

@@ -205,7 +205,7 @@ class JsonReader {
       static constexpr std::string_view kLetters = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
       if (Take('u')) {
         AppendUtf8(Escaped(), &out);
-      } else if (const size_t i = kLetters.find(Peek()); i != kLetters.npos && at_ < text_.size()) {
+      } else if (const size_t i = kLetters.find(Peek()); i != kLetters.npos) {
         out.push_back(kMeanings[i]);
         ++at_;
       } else {

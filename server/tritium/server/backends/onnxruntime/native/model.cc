@@ -106,16 +106,18 @@ void CheckType(const char* kind, const std::string& name, const TensorInfo& tens
                 " in the config");
 }
 
+Shape WithBatch(Shape dims, const ModelConfig& config) {
+  if (config.batched()) dims.insert(dims.begin(), -1);
+  return dims;
+}
+
 // Holds a declared tensor against the model's. An input must not be more open than the model; an output may be, save
 // in its first axis.
-void CheckDeclared(const char* kind, const TensorConfig& declared, const TensorInfo& tensor,
-                   const ModelConfig& config) {
-  const std::string name = std::string(kind) + " '" + declared.name + "'";
+void CheckDeclared(bool output, const TensorConfig& declared, const TensorInfo& tensor, const ModelConfig& config) {
+  const char* kind = output ? "output" : "input";
   CheckType(kind, declared.name, tensor, declared.type);
   if (!tensor.has_shape) return;
-  Shape dims = declared.dims;
-  if (config.batched()) dims.insert(dims.begin(), -1);
-  const bool output = std::string(kind) == "output";
+  const Shape dims = WithBatch(declared.dims, config);
   bool fits = dims.size() == tensor.dims.size();
   for (size_t axis = 0; fits && axis < dims.size(); ++axis) {
     const int64_t want = dims[axis], have = tensor.dims[axis];
@@ -125,15 +127,15 @@ void CheckDeclared(const char* kind, const TensorConfig& declared, const TensorI
   if (!config.batched() && tensor.dims.empty())
     fits = std::all_of(dims.begin(), dims.end(), [](int64_t dim) { return dim == 1; });
   if (fits) return;
-  throw Invalid(name + " has shape " + ToString(tensor.dims) + " in the model and " + ToString(dims) +
-                " in the config" +
+  throw Invalid(std::string(kind) + " '" + declared.name + "' has shape " + ToString(tensor.dims) +
+                " in the model and " + ToString(dims) + " in the config" +
                 (config.batched() ? " (its first axis is the batch, because max_batch_size is above 0)" : ""));
 }
 
 const TensorInfo& FindOrRefuse(const char* kind, const std::string& name, const std::vector<TensorInfo>& tensors,
-                               const std::vector<TensorInfo>& more = {}) {
+                               const std::vector<TensorInfo>* more = nullptr) {
   const TensorInfo* tensor = Find(tensors, name);
-  if (tensor == nullptr) tensor = Find(more, name);
+  if (tensor == nullptr && more != nullptr) tensor = Find(*more, name);
   if (tensor == nullptr) {
     throw Invalid(std::string("the config's ") + kind + " '" + name + "' is not in the model; it has " +
                   Names(tensors));
@@ -141,7 +143,6 @@ const TensorInfo& FindOrRefuse(const char* kind, const std::string& name, const 
   if (tensor->type == nullptr) {
     throw Error(ErrorCode::kUnsupported, std::string(kind) + " '" + name + "' is no tensor of a type that Triton has");
   }
-  // Copied by nobody: both lists belong to the session.
   return *tensor;
 }
 
@@ -157,8 +158,8 @@ std::vector<InputSlot> InputSlots(const ModelConfig& config, const Session& sess
     slots.push_back({tensor.name, tensor.type, required, control, scalar});
   };
   for (const TensorConfig& declared : config.inputs) {
-    const TensorInfo& tensor = FindOrRefuse("input", declared.name, session.inputs, session.initializers);
-    CheckDeclared("input", declared, tensor, config);
+    const TensorInfo& tensor = FindOrRefuse("input", declared.name, session.inputs, &session.initializers);
+    CheckDeclared(false, declared, tensor, config);
     if (declared.optional && config.batched()) {
       throw Invalid("input '" + declared.name + "' must not be optional where max_batch_size is above 0");
     }
@@ -192,31 +193,31 @@ std::vector<InputSlot> InputSlots(const ModelConfig& config, const Session& sess
 
 std::vector<OutputSlot> OutputSlots(const ModelConfig& config, const Session& session) {
   std::vector<OutputSlot> slots;
-  auto add = [&](const TensorInfo& tensor, Shape scalar_dims, bool declared, bool state) {
+  const auto add = [&](const TensorInfo& tensor) -> OutputSlot& {
     const auto first = tensor.dims.begin() + (config.batched() && !tensor.dims.empty());
     // An output that is an input is the input's own value: ONNX Runtime does not write it anywhere.
     const bool passed_on =
         Find(session.inputs, tensor.name) != nullptr || Find(session.initializers, tensor.name) != nullptr;
     const bool fixed = tensor.has_shape && !tensor.type->is_string() && !passed_on &&
                        std::none_of(first, tensor.dims.end(), [](int64_t dim) { return dim < 0; });
-    slots.push_back({tensor.name, tensor.type, tensor.dims, fixed, std::move(scalar_dims), declared, state});
+    slots.push_back({tensor.name, tensor.type, tensor.dims, fixed, {1}, false, {}, false});
+    return slots.back();
   };
   for (const TensorConfig& declared : config.outputs) {
     const TensorInfo& tensor = FindOrRefuse("output", declared.name, session.outputs);
-    CheckDeclared("output", declared, tensor, config);
+    CheckDeclared(true, declared, tensor, config);
+    OutputSlot& slot = add(tensor);
     const bool ones = std::all_of(declared.dims.begin(), declared.dims.end(), [](int64_t dim) { return dim == 1; });
-    add(tensor, ones && !declared.dims.empty() ? declared.dims : Shape{1}, true, false);
+    if (ones && !declared.dims.empty()) slot.scalar_dims = declared.dims;
+    slot.reshaped = declared.reshaped;
+    slot.reshape = WithBatch(declared.dims, config);
   }
   for (const StateConfig& state : config.states) {
     const TensorInfo& tensor = FindOrRefuse("state output", state.output, session.outputs);
     CheckType("state output", state.output, tensor, state.type);
     const auto declared =
         std::find_if(slots.begin(), slots.end(), [&](const OutputSlot& slot) { return slot.name == state.output; });
-    if (declared != slots.end()) {
-      declared->state = true;
-    } else {
-      add(tensor, {1}, false, true);
-    }
+    (declared != slots.end() ? *declared : add(tensor)).state = true;
   }
   return slots;
 }
@@ -246,6 +247,7 @@ Model::Model(TRITONBACKEND_Model* model, const Environment& environment)
 std::shared_ptr<const LoadedModel> Model::Load(const Placement& placement) {
   const auto load = [&] { return std::make_shared<const LoadedModel>(environment_, config_, File(), placement); };
   if (!config_.BoolParameter("share_session_between_instances", true)) return load();
+  // Held while the file is read, so that instances of one device do not read it twice.
   const std::lock_guard<std::mutex> lock(mutex_);
   std::weak_ptr<const LoadedModel>& slot = loaded_[{placement.kind, placement.device_id}];
   std::shared_ptr<const LoadedModel> loaded = slot.lock();

@@ -27,7 +27,8 @@ struct OutputSlot {
   Shape dims;         // as the model file declares it, batch axis included; -1 is open
   bool fixed;         // numbers that a run writes, every axis but the batch known before
   Shape scalar_dims;  // what the client sees where the model gives no axis
-  bool declared;      // by the config's `output`
+  bool reshaped;      // by Triton, on its way to the client
+  Shape reshape;      // from this shape, batch axis included; -1 is open
   bool state;         // kept by Triton for the sequence
 };
 

@@ -33,16 +33,16 @@ void OpenOrt(const std::string& path) {
   // Versions are 1.N.p, and N is the version of the API too.
   const bool known = found.version.rfind("1.", 0) == 0;
   const uint32_t minor = known ? static_cast<uint32_t>(std::strtoul(found.version.c_str() + 2, nullptr, 10)) : 0;
-  const void* const* table = minor >= kOrtApiVersion ? base->GetApi(kOrtApiVersion) : nullptr;
+  const uint32_t version = minor >= kOrtHasShapeVersion ? kOrtHasShapeVersion : kOrtApiVersion;
+  const void* const* table = minor >= kOrtApiVersion ? base->GetApi(version) : nullptr;
   if (table == nullptr) {
     throw Error(ErrorCode::kUnsupported, "ONNX Runtime " + found.version + " in " + path +
                                              " is not one that this backend knows: "
                                              "it must be 1." +
                                              std::to_string(kOrtApiVersion) + " or a later 1.x");
   }
-#define TRITIUM_ORT_TAKE(position, result, name, arguments) \
-  if (position < 390 || minor >= kOrtHasShapeVersion)       \
-    found.name = reinterpret_cast<result(*) arguments>(const_cast<void*>(table[position]));
+#define TRITIUM_ORT_TAKE(since, position, result, name, arguments) \
+  if (since <= version) found.name = reinterpret_cast<result(*) arguments>(const_cast<void*>(table[position]));
   TRITIUM_ORT_FUNCTIONS(TRITIUM_ORT_TAKE)
 #undef TRITIUM_ORT_TAKE
   functions = found;
@@ -50,9 +50,8 @@ void OpenOrt(const std::string& path) {
 
 void Check(OrtStatus* status) {
   if (status == nullptr) return;
-  Error thrown(ErrorCode::kInternal, std::string("ONNX Runtime: ") + Ort().GetErrorMessage(status));
-  Ort().ReleaseStatus(status);
-  throw thrown;
+  const OrtPtr<OrtStatus> owner(status);
+  throw Error(ErrorCode::kInternal, std::string("ONNX Runtime: ") + Ort().GetErrorMessage(status));
 }
 
 }  // namespace tritium

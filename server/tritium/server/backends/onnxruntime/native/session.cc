@@ -87,61 +87,95 @@ Options DeprecatedCudaOptions(const ModelConfig& config) {
   return options;
 }
 
-std::vector<std::string> AvailableProviders() {
+bool IsBuiltIn(const std::string& provider) {
   char** names = nullptr;
   int count = 0;
   Check(Ort().GetAvailableProviders(&names, &count));
-  std::vector<std::string> providers(names, names + count);
+  const bool found = std::find(names, names + count, provider) != names + count;
   Check(Ort().ReleaseAvailableProviders(names, count));
-  return providers;
+  return found;
 }
 
-// Whether this ONNX Runtime has a provider; if not, the model goes on without it and the log says so.
-bool Has(const std::string& provider) {
-  const std::vector<std::string> providers = AvailableProviders();
-  if (std::find(providers.begin(), providers.end(), provider) != providers.end()) return true;
-  Log(LogLevel::kWarn, "this ONNX Runtime has no " + provider + "; going on without");
-  return false;
+using Append = void (*)(const Options& given, OrtSessionOptions* options);
+
+void AppendTensorRt(const Options& given, OrtSessionOptions* options) {
+  const KeysAndValues pairs(given);
+  const auto provider = Make<OrtTensorRtOptions>(Ort().CreateTensorRTProviderOptions);
+  Check(Ort().UpdateTensorRTProviderOptions(provider.get(), pairs.keys.data(), pairs.values.data(), pairs.keys.size()));
+  Check(Ort().SessionOptionsAppendExecutionProvider_TensorRT_V2(options, provider.get()));
+}
+
+void AppendCuda(const Options& given, OrtSessionOptions* options) {
+  const KeysAndValues pairs(given);
+  const auto provider = Make<OrtCudaOptions>(Ort().CreateCUDAProviderOptions);
+  Check(Ort().UpdateCUDAProviderOptions(provider.get(), pairs.keys.data(), pairs.values.data(), pairs.keys.size()));
+  Check(Ort().SessionOptionsAppendExecutionProvider_CUDA_V2(options, provider.get()));
+}
+
+void AppendOpenVino(const Options& given, OrtSessionOptions* options) {
+  const KeysAndValues pairs(given);
+  Check(Ort().SessionOptionsAppendExecutionProvider(options, "OpenVINO", pairs.keys.data(), pairs.values.data(),
+                                                    pairs.keys.size()));
+}
+
+// Appends a provider. Where this ONNX Runtime has none, or cannot open it with no more than the device named (its
+// libraries are not on this machine, say), the model goes on without it and the log says why; options that it does not
+// take are an error.
+void AppendIfUsable(const std::string& provider, Append append, const Options& least, const Options& given,
+                    OrtSessionOptions* options) {
+  std::string why = "this ONNX Runtime has no " + provider;
+  if (IsBuiltIn(provider)) {
+    try {
+      append(least, Make<OrtSessionOptions>(Ort().CreateSessionOptions).get());
+      why.clear();
+    } catch (const Error& error) {
+      why = provider + " cannot be used here: " + error.what();
+    }
+  }
+  if (why.empty()) {
+    append(given, options);
+  } else {
+    Log(LogLevel::kWarn, why + "; going on without");
+  }
 }
 
 [[noreturn]] void UnknownAccelerator(const std::string& name, const std::string& valid) {
   throw Invalid("unknown execution accelerator '" + name + "'; here it may be one of [" + valid + "]");
 }
 
+// Adds options to others, except those that are left empty.
+void Merge(const Options& more, Options* options) {
+  for (const auto& [key, value] : more) {
+    if (!value.empty()) (*options)[key] = value;
+  }
+}
+
 void AddGpuProviders(const ModelConfig& config, int device_id, OrtSessionOptions* options) {
-  const std::string device = std::to_string(device_id);
-  Options cuda = DeprecatedCudaOptions(config);
+  const Options device = {{"device_id", std::to_string(device_id)}};
+  Options cuda;
   for (const AcceleratorConfig& accelerator : config.gpu_accelerators) {
     if (accelerator.name == "cuda") {
-      for (const auto& [key, value] : accelerator.parameters) cuda[key] = value;
+      Merge(accelerator.parameters, &cuda);
     } else if (accelerator.name == "tensorrt") {
-      Options tensorrt = TensorRtOptions(accelerator.parameters);
-      if (!Has("TensorrtExecutionProvider")) continue;
-      tensorrt["device_id"] = device;
-      const KeysAndValues pairs(tensorrt);
-      const auto provider = Make<OrtTensorRtOptions>(Ort().CreateTensorRTProviderOptions);
-      Check(Ort().UpdateTensorRTProviderOptions(provider.get(), pairs.keys.data(), pairs.values.data(),
-                                                pairs.keys.size()));
-      Check(Ort().SessionOptionsAppendExecutionProvider_TensorRT_V2(options, provider.get()));
+      Options tensorrt;
+      Merge(TensorRtOptions(accelerator.parameters), &tensorrt);
+      Merge(device, &tensorrt);
+      AppendIfUsable("TensorrtExecutionProvider", AppendTensorRt, device, tensorrt, options);
     } else {
       UnknownAccelerator(accelerator.name, "cuda, tensorrt");
     }
   }
-  if (!Has("CUDAExecutionProvider")) return;
-  cuda["device_id"] = device;
-  const KeysAndValues pairs(cuda);
-  const auto provider = Make<OrtCudaOptions>(Ort().CreateCUDAProviderOptions);
-  Check(Ort().UpdateCUDAProviderOptions(provider.get(), pairs.keys.data(), pairs.values.data(), pairs.keys.size()));
-  Check(Ort().SessionOptionsAppendExecutionProvider_CUDA_V2(options, provider.get()));
+  Merge(DeprecatedCudaOptions(config), &cuda);
+  Merge(device, &cuda);
+  AppendIfUsable("CUDAExecutionProvider", AppendCuda, device, cuda, options);
 }
 
 void AddCpuProviders(const ModelConfig& config, OrtSessionOptions* options) {
   for (const AcceleratorConfig& accelerator : config.cpu_accelerators) {
     if (accelerator.name != "openvino") UnknownAccelerator(accelerator.name, "openvino");
-    if (!Has("OpenVINOExecutionProvider")) continue;
-    const KeysAndValues pairs(accelerator.parameters);
-    Check(Ort().SessionOptionsAppendExecutionProvider(options, "OpenVINO", pairs.keys.data(), pairs.values.data(),
-                                                      pairs.keys.size()));
+    Options openvino;
+    Merge(accelerator.parameters, &openvino);
+    AppendIfUsable("OpenVINOExecutionProvider", AppendOpenVino, {}, openvino, options);
   }
 }
 
@@ -172,13 +206,12 @@ OrtPtr<OrtSessionOptions> SessionOptions(const Environment& environment, const M
   if (!config.BoolParameter("enable_mem_pattern", !VariesInShape(config)))
     Check(Ort().DisableMemPattern(options.get()));
   if (!config.BoolParameter("enable_mem_arena", true)) Check(Ort().DisableCpuMemArena(options.get()));
-  for (const char* key : {"session.use_device_allocator_for_initializers"}) {
-    const std::string value = config.Parameter(key);
-    if (!value.empty()) Check(Ort().AddSessionConfigEntry(options.get(), key, value.c_str()));
+  constexpr char kDeviceAllocator[] = "session.use_device_allocator_for_initializers";
+  const std::string device_allocator = config.Parameter(kDeviceAllocator);
+  if (!device_allocator.empty()) {
+    Check(Ort().AddSessionConfigEntry(options.get(), kDeviceAllocator, device_allocator.c_str()));
   }
-  if (placement.gpu()) {
-    AddGpuProviders(config, placement.device_id, options.get());
-  }
+  if (placement.gpu()) AddGpuProviders(config, placement.device_id, options.get());
   AddCpuProviders(config, options.get());
   for (const std::string& library : config.op_libraries) {
     Check(Ort().RegisterCustomOpsLibrary_V2(options.get(), library.c_str()));
