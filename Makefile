@@ -6,11 +6,11 @@ TORCH_INDEX_URL ?=
 BIN := $(VENV)/bin
 # Named after the Python, so that another one gets an environment of its own making.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-CXX_FILES := $(shell git ls-files --cached --others --exclude-standard '*.cc' '*.h')
+CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* tests/server/fuzz/*.cc)
 # What `make bench-backend` compares with.
 PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: demo test models lint format bench bench-backend bench-startup conformance clean
+.PHONY: demo test models lint format bench bench-backend bench-startup conformance fuzz soak clean
 
 demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
@@ -45,6 +45,14 @@ bench-startup: $(INSTALLED)
 # WRITE=docs/conformance.md writes the page anew.
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.server.conformance $(if $(WRITE),--write $(WRITE))
+
+# The native backend under AddressSanitizer and UBSan: two minutes. ARGS=--help says what can be had less or more of.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.server.fuzz $(ARGS)
+
+# Half an hour; MINUTES=5 makes it five.
+soak: $(INSTALLED)
+	$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
