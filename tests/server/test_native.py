@@ -300,16 +300,24 @@ class TestOnnxRuntime:
             (folder / f"libonnxruntime.so.{version}").touch()
         (folder / "libonnxruntime.so.1").symlink_to("libonnxruntime.so.1.9.0")
         monkeypatch.syspath_prepend(tmp_path / "site")
+        monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)  # what is imported already would be found first
         assert native.ort_library() == folder / "libonnxruntime.so.1.31.0"
+
+    def test_one_that_is_too_old_is_the_reason_for_the_python_based_backend(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(native, "ort_library", lambda: tmp_path / "libonnxruntime.so.1.14.1")
+        found = native.choose_onnx_backend("auto")
+        assert (found.kind, found.reason) == ("python", "libonnxruntime.so.1.14.1 is older than 1.15")
 
     def test_without_it_nothing_is_compiled_and_the_reason_names_the_package(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(native, "find_spec", lambda _: None)
         found = native.choose_onnx_backend("auto")
-        assert found.reason == "this environment has no libonnxruntime"
+        assert found.reason == "this environment has no libonnxruntime.so.1"
         assert files(cache) == set()
-        with pytest.raises(NativeBackendError, match=r"pip install 'tritium\[server\]'"):
+        with pytest.raises(NativeBackendError, match=r"pip install .* onnxruntime-gpu"):
             native.choose_onnx_backend("native")
 
 
