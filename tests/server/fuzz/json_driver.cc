@@ -1,11 +1,9 @@
-// Reads documents from standard input and writes to standard output what the
-// reader makes of each. Both ways, each is preceded by its length: four bytes,
-// in this machine's order.
+// Reads documents from standard input and writes to standard output what the reader makes of each. Both ways, each is
+// preceded by its length: four bytes, in this machine's order.
 //
-// The answer is "r" and the reason where a document is refused; else "a", the
-// root as an integer where it is one, a line feed, and the document as it is
-// written again. Every document is read as a model's config too, which may
-// refuse it.
+// The answer is "r" and the reason where a document is refused; else "a", the root as an integer where it is one, a
+// line feed, and the document as it is written again. Every document is read as a model's config too, which may refuse
+// it.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

@@ -1,6 +1,5 @@
-// Goes before the sanitizer's own operator new, which ends the process where it
-// should throw: a request for more memory than there is has to get an error.
-// What it gives is still malloc's, and so is watched.
+// Goes before the sanitizer's own operator new, which ends the process where it should throw: a request for more memory
+// than there is has to get an error. What it gives is still malloc's, and so is watched.
 #include <cstddef>
 #include <cstdlib>
 #include <new>

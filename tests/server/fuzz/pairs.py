@@ -19,6 +19,9 @@ from .lies import flip
 from .models import Subject
 
 GOOD_EVERY = 10
+_WARMUP = "odd warmup"
+# Models that cannot fail on what fits their config.
+_STEADY = ("double", "kinds", "rows")
 _ODD_NUMBERS = (-(2**31), -2, -1, 0, 1, 2, 3, 7, 64, 2**16, 2**31 - 1)
 _ODD_DIMS = (-(2**63), -2, -1, 0, 1, 2, 3, 2**31, 2**62, 2**63 - 1)
 _ODD_TEXTS = (
@@ -99,18 +102,25 @@ class Pair:
 def make(number: int, seed: int, subjects: Sequence[Subject]) -> Pair:
     """The pair of that number."""
     rng = Random(f"pair {seed} {number}")
+    is_good = number % GOOD_EVERY == 0
+    kinds = ["good"] if is_good else rng.sample([*_FILES, *_CONFIGS, *_CONFIGS], rng.choice((1, 1, 2, 3)))
+    if _WARMUP in kinds:
+        # Triton 2.51 itself dies, more often than not, where a backend answers a warm-up with an error.
+        kinds, subjects = [_WARMUP], [subject for subject in subjects if subject.name in _STEADY]
     subject = rng.choice(subjects)
     config = ModelConfig()
     config.CopyFrom(subject.config)
     config.name = f"pair_{number}"
-    pair = Pair(number, subject, ["good"], subject.file, None, good=number % GOOD_EVERY == 0)
-    if not pair.good:
-        pair.kinds = rng.sample([*_FILES, *_CONFIGS, *_CONFIGS], rng.choice((1, 1, 2, 3)))
-        for kind in pair.kinds:
-            if kind in _CONFIGS:
-                _CONFIGS[kind](rng, config)
+    pair = Pair(number, subject, kinds, subject.file, None, good=is_good)
+    for kind in kinds:
+        if kind in _CONFIGS:
+            _CONFIGS[kind](rng, config)
+    if config.HasField("sequence_batching"):
+        # Triton 2.51 itself dies of a request to such a model if it may not use an instance.
+        for group in config.instance_group:
+            group.passive = False
     pair.config = config_text(config).encode("utf-8", "surrogatepass")
-    for kind in pair.kinds:
+    for kind in kinds:
         if kind in _FILES:
             _FILES[kind](rng, pair)
     return pair
@@ -392,6 +402,6 @@ _CONFIGS: Mapping[str, Callable[[Random, ModelConfig], None]] = {
     "odd batching": _odd_batching,
     "odd instances": _odd_instances,
     "odd file name": _odd_file_name,
-    "odd warmup": _odd_warmup,
+    _WARMUP: _odd_warmup,
     "odd rest": _odd_rest,
 }
