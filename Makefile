@@ -34,13 +34,13 @@ format: $(INSTALLED)
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/batching.py
+	@$(BIN)/python benchmarks/batching.py
 
 bench-backend: $(PEERS_INSTALLED)
-	$(BIN)/python -m benchmarks.backend
+	@$(BIN)/python -m benchmarks.backend
 
 bench-startup: $(INSTALLED)
-	$(BIN)/python -m benchmarks.startup
+	@$(BIN)/python -m benchmarks.startup
 
 # WRITE=docs/conformance.md writes the page anew.
 conformance: $(INSTALLED)
@@ -52,7 +52,7 @@ fuzz: $(INSTALLED)
 
 # Half an hour; MINUTES=5 makes it five.
 soak: $(INSTALLED)
-	$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
+	@$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
