@@ -222,6 +222,8 @@ def _build(target: Path, source: Path | None, progress: Progress) -> None:
                 break
             except (_BuildError, RuntimeInstallError, OSError) as exc:
                 failures.append(str(exc))
+                if attempt is not _with_zig:
+                    progress(str(exc).partition("\n")[0].rstrip(":"))
         build = _Build(compiler, round(time.monotonic() - started, 1), None if compiler else _joined(failures))
         shutil.rmtree(target, ignore_errors=True)
         with made_aside(target) as aside:
