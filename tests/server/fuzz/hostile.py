@@ -18,8 +18,8 @@ from .tensors import DTYPES, Tensor
 GOOD_EVERY = 20
 # So many in a row go to the same model and are of the same length, so that good and bad travel in one batch.
 _BURST = 32
-# By these ONNX Runtime's kernels count and index, and they look twice: whoever changes them meanwhile in shared memory makes
-# it write beyond its buffers. Used in place, they are not torn.
+# By these ONNX Runtime's kernels count and index, and they look twice: whoever changes them meanwhile in shared memory
+# makes it write beyond its buffers. Used in place, they are not torn.
 _DECISIVE = ("BOOL", "INT32", "INT64")
 _ODD_AXES = (-(2**63), -(2**31), -1, 0, 1, 2, 2**16, 2**31, 2**32, 2**61, 2**62, 2**63 - 1)
 _ODD_NAMES = ("", " ", "X", "x\0", "größe", "x" * 10_000, "../x", "before", "after", "y")

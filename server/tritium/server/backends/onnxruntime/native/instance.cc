@@ -67,6 +67,12 @@ OrtPtr<OrtValue> TensorAt(char* data, size_t bytes, const Shape& shape, const Da
                         shape.size(), type.ort);
 }
 
+// Whether kernels count and index by numbers of this type. They look more than once, and in shared memory a client
+// could change what lies there in between, so such inputs are copied.
+bool Decides(const DataType& type) {
+  return type.triton == TritonType::kBool || type.triton == TritonType::kInt32 || type.triton == TritonType::kInt64;
+}
+
 // A buffer of a request, which must be in the host's memory.
 const char* HostBuffer(TRITONBACKEND_Input* input, uint32_t index, uint64_t* bytes) {
   const void* buffer = nullptr;
@@ -342,7 +348,7 @@ OrtPtr<OrtValue> Instance::Gathered(size_t slot, const Group& group, int64_t row
   char* data = nullptr;
   if (bytes == 0) {
     data = nowhere;
-  } else if (group.size() == 1 && first.buffer_count == 1) {
+  } else if (group.size() == 1 && first.buffer_count == 1 && !Decides(*input.type)) {
     uint64_t piece_bytes = 0;
     const char* piece = HostBuffer(first.input, 0, &piece_bytes);
     // ONNX Runtime does not write to its inputs.
