@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from tritium.client import TensorSpec, TritiumError
-from tritium.repository import config_text, model_config
+from tritium.repository import Serving, config_text, model_config
 from tritium.server import TritonServer
 
 Array = NDArray[Any]
@@ -74,9 +74,7 @@ class Subject:
             backend="onnxruntime",
             inputs=[TensorSpec("x", dtype, (-1, self.dims[0]))],
             outputs=[TensorSpec("y", dtype, (-1, self.dims[1]))],
-            max_batch_size=MAX_ROWS,
-            instances=self.instances,
-            parameters={"intra_op_thread_count": "1"},
+            serving=Serving(max_batch_size=MAX_ROWS, instances=self.instances),
         )
         config.instance_group[0].kind = ModelInstanceGroup.KIND_CPU
         version = repository / name / "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tritium.server import TritonServer
 
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
+DIGITS = ("digits_cnn", "digits_mlp", "digits_svm")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,7 +28,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def zoo() -> Repository:
+def whole_zoo() -> Repository:
     """The project's own model repository, with every reference model built."""
     repository = Repository(ROOT / "model_repository")
     for name in MODELS:
@@ -35,8 +37,21 @@ def zoo() -> Repository:
 
 
 @pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository of the reference models of digits, which are enough for most tests; built in the project's own."""
+    project = Repository(ROOT / "model_repository")
+    few = tmp_path_factory.mktemp("zoo")
+    for name in DIGITS:
+        built = build(name, project, progress=print)
+        shutil.copytree(project.version_folder(name), few / name / str(built.version))
+        for beside in ("config.pbtxt", "labels.txt"):
+            shutil.copy2(project.path / name / beside, few / name)
+    return Repository(few)
+
+
+@pytest.fixture(scope="session")
 def server(zoo: Repository) -> Iterator[TritonServer]:
-    """A Triton that serves the reference models. Tests must not load or unload on it."""
+    """A Triton that serves those. Tests must not load or unload on it."""
     with TritonServer(zoo.path) as running:
         yield running
 

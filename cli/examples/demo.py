@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from tritium.client import Client
-from tritium.exporters.zoo import MODELS, Built, build, load_digits
+from tritium.exporters.zoo import Built, build, load_digits
 from tritium.loadtest import BatchingResult, compare_batching
 from tritium.repository import Repository, Verdict, verify_server
 from tritium.server import TritonServer
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 STARTED = time.monotonic()
+DIGITS = ("digits_cnn", "digits_mlp", "digits_svm")
 SHOWN_DIGITS = 12
 USERS, ROUNDS, ROUND_S = 16, 3, 4.0
 
@@ -43,18 +44,18 @@ def predictions(client: Client) -> dict[str, list[int]]:
 def main() -> int:
     repository = Repository(REPOSITORY, create=True)
     built = []
-    for name in MODELS:
+    for name in DIGITS:
         step(f"train, export, verify and publish {name}")
         built.append(build(name, repository, progress=lambda line: print(f"          {line}", flush=True)))
 
     step("serve them with Triton")
     seen: dict[str, dict[str, list[int]]] = {}
     verdicts: list[tuple[str, Verdict]] = []
-    with TritonServer(repository.path, progress=step) as server:
+    with TritonServer(repository.path, models=DIGITS, progress=step) as server:
         for protocol in ("http", "grpc"):
             step(f"call them over {protocol}")
             with server.client(protocol=protocol) as client:
-                verdicts += [(protocol, verdict) for verdict in verify_server(client, repository)]
+                verdicts += [(protocol, verdict) for verdict in verify_server(client, repository, DIGITS)]
                 seen[protocol] = predictions(client)
 
     step(f"load digits_cnn with dynamic batching on and off, {ROUNDS} rounds each in turns")
@@ -77,14 +78,10 @@ def summary(
         f"measured on {data['held_out_rows']} others"
     )
     for model in built:
-        parity = ", ".join(
-            f"{output} {'agree in ' + format(value, '.1%') if output == 'label' else f'max |Δ| {value:.1e}'}"
-            for output, value in model.manifest.parity.items()
-        )
         state = "built now" if model.fresh else "was up to date"
         print(
             f"  {model.model.name}  version {model.version} ({state}), {model.model.path}: "
-            f"accuracy {model.manifest.metrics['accuracy']:.1%}; framework and artifact: {parity}"
+            f"accuracy {model.manifest.metrics['accuracy']:.1%}; {model.manifest.parity_text()}"
         )
 
     print("\nGolden cases through Triton")

@@ -23,7 +23,6 @@ import psutil
 import pytest
 
 from tritium.client import Client
-from tritium.exporters.zoo import MODELS
 from tritium.repository import Repository, load_golden
 from tritium.server import TritonServer
 
@@ -317,9 +316,9 @@ def test_an_empty_repository_is_wrong_usage_with_the_way_to_fill_it(spawn: Spawn
     assert done.stdout == ""
 
 
-def test_all_models_are_served_by_default(serve: Any) -> None:
+def test_all_models_are_served_by_default(serve: Any, zoo: Repository) -> None:
     with serve("--json") as serving:
-        assert list(serving.document()["models"]) == list(MODELS)
+        assert list(serving.document()["models"]) == zoo.models()
 
 
 def test_a_model_without_a_config_is_served_and_shown_with_what_was_completed(

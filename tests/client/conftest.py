@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tritium.client import Client, TensorSpec
-from tritium.repository import GoldenCases, Repository, config_text, load_golden, model_config
+from tritium.repository import GoldenCases, Repository, Serving, config_text, load_golden, model_config
 from tritium.server import TritonServer
 
 _ONNX_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
@@ -135,7 +135,11 @@ def _add_model(
         ]
 
     config = model_config(
-        folder.name, backend="onnxruntime", inputs=inputs, outputs=outputs, max_batch_size=max_batch_size
+        folder.name,
+        backend="onnxruntime",
+        inputs=inputs,
+        outputs=outputs,
+        serving=Serving(max_batch_size=max_batch_size),
     )
     graph = helper.make_graph(nodes, folder.name, declared(inputs), declared(outputs), constants)
     # Versions that every ONNX Runtime of the last years reads.

@@ -10,6 +10,7 @@ import pytest
 
 import tritium.client
 import tritium.exporters
+import tritium.exporters.converters
 import tritium.exporters.zoo
 
 HEAVY = ("torch", "sklearn", "skl2onnx", "onnx", "onnxruntime", "onnxscript", "mlxtend", "locust", "gevent")
@@ -20,8 +21,21 @@ HEAVY = ("torch", "sklearn", "skl2onnx", "onnx", "onnxruntime", "onnxscript", "m
     [
         (
             tritium.exporters,
-            ["ConversionError", "ExportError", "ParityError", "Provenance", "export_sklearn", "export_torch"],
+            [
+                "ConversionError",
+                "ExportError",
+                "ParityError",
+                "Provenance",
+                "export_file",
+                "export_onnx",
+                "export_sklearn",
+                "export_torch",
+                "join_onnx",
+                "sklearn_to_onnx",
+                "torch_to_onnx",
+            ],
         ),
+        (tritium.exporters.converters, ["GROUP", "Converter", "Ops"]),
         (
             tritium.exporters.zoo,
             ["MODELS", "Built", "Digits", "ZooModel", "build", "built", "check_names", "load_digits"],
@@ -33,7 +47,10 @@ def test_the_public_names_are_these_and_all_are_there(module: ModuleType, names:
     assert all(hasattr(module, name) for name in names)
 
 
-@pytest.mark.parametrize("module", ["tritium.exporters", "tritium.exporters.zoo"])
+@pytest.mark.parametrize(
+    "module",
+    ["tritium.exporters", "tritium.exporters.text", "tritium.exporters.training", "tritium.exporters.zoo"],
+)
 def test_importing_the_package_loads_no_framework(module: str) -> None:
     code = f"import sys, {module}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tritium.client import InputError, MissingExtraError
-from tritium.exporters import _training
+from tritium.exporters import training
 from tritium.exporters.zoo import MODELS, _registry, build, built, check_names, digits_mlp, load_digits
 from tritium.repository import Manifest, Repository, file_sha256, open_artifact
 
@@ -41,17 +41,17 @@ def copied(zoo: Repository, tmp_path: Path) -> Repository:
 def one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training for one epoch, where the test is not about what was learned."""
 
-    def fit(*args: Any, **options: Any) -> None:
-        _training.fit(*args, **(options | {"epochs": 1}))
+    def one(*args: Any, **options: Any) -> training.History:
+        return training.train(*args, **(options | {"epochs": 1}))
 
-    monkeypatch.setattr(digits_mlp, "fit", fit)
+    monkeypatch.setattr(digits_mlp, "train", one)
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp", "digits_svm"])
 def test_a_model_that_is_up_to_date_is_left_as_it_is(zoo: Repository, name: str) -> None:
     before = digests(zoo.path / name)
     latest = zoo.versions(name)[-1]

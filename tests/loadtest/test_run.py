@@ -58,7 +58,7 @@ def test_only_the_models_asked_for_are_sent_to(zoo: Repository, server: TritonSe
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_wrong_answers_are_found_and_counted(tampered: Repository, server: TritonServer, protocol: str) -> None:
-    result = run_suite("smoke", url=url(server, protocol), repository=tampered, users=2, duration_s=1)
+    result = run_suite("smoke", url=url(server, protocol), repository=tampered, users=2, duration_s=4)
     assert not result.ok
     assert 0 < result.wrong < result.requests, "one golden case of 32 is wrong"
     assert result.failures == result.wrong == sum(result.errors.values())

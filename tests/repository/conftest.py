@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 from tritium.client import TensorSpec
-from tritium.repository import Candidate, GoldenCases, Manifest, Repository, Tolerance, model_config
+from tritium.repository import Candidate, GoldenCases, Manifest, Repository, Serving, Tolerance, model_config
 
 X = TensorSpec("x", "FP32", (-1, 2))
 Y = TensorSpec("y", "FP32", (-1, 2))
@@ -96,7 +96,7 @@ def manifest() -> Manifest:
         frameworks={"onnx": onnx.__version__},
         data={"name": "none", "rows": 3},
         metrics={"accuracy": 1.0},
-        parity={"y": 0.0},
+        parity={"y": {"agreement": 1.0, "max_abs": 0.0, "max_rel": 0.0}},
         tolerance=Tolerance(atol=1e-6),
     )
 
@@ -123,7 +123,7 @@ def next_candidate(candidate: Candidate) -> Candidate:
         backend="onnxruntime",
         inputs=[X],
         outputs=[Y],
-        max_batch_size=16,
+        serving=Serving(max_batch_size=16),
         label_files={"y": "labels.txt"},
     )
     return replace(candidate, config=config, labels={"labels.txt": ["one", "two"]})

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper
 
 from tritium.client import MissingExtraError, TritiumError
 from tritium.repository import ArtifactError, open_artifact
@@ -29,6 +35,96 @@ def test_torchscript_file_runs_by_name_or_place(name: str, output: str, torchscr
 def test_onnx_file_takes_strings_as_golden_cases_hold_them(text: list[str | bytes], string_onnx_file: Path) -> None:
     answer = open_artifact(string_onnx_file, "onnxruntime")({"text": np.array([text], dtype=object)}, ["same"])
     assert [item.decode() if isinstance(item, bytes) else item for item in answer["same"][0]] == ["a", "é"]
+
+
+def test_onnx_file_takes_and_gives_bfloat16_beside_other_dtypes(tmp_path: Path) -> None:
+    """ONNX Runtime has no numpy dtype for it."""
+    x = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, ["rows", 2])
+    outputs = [
+        helper.make_tensor_value_info("same", TensorProto.BFLOAT16, ["rows", 2]),
+        helper.make_tensor_value_info("wide", TensorProto.FLOAT, ["rows", 2]),
+    ]
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "casts", [x], outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "model.onnx")
+    run = open_artifact(tmp_path / "model.onnx", "onnxruntime")
+    rows = np.array([[0.1, -2], [3, 1e30], [0, 7]], dtype=ml_dtypes.bfloat16)
+    answer = run({"x": rows}, ["wide", "same"])
+    assert answer["same"].dtype == rows.dtype
+    np.testing.assert_array_equal(answer["same"], rows)
+    np.testing.assert_array_equal(answer["wide"], rows.astype(np.float32))
+    none = run({"x": rows[:0]}, ["same"])
+    assert none["same"].shape == (0, 2)
+
+
+class _Doubles(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x
+
+
+class _Counts(torch.nn.Module):
+    def forward(self, words: list[str]) -> tuple[torch.Tensor, list[str]]:
+        return torch.tensor([len(word) for word in words]), [word + "!" for word in words]
+
+
+class _Shouts(torch.nn.Module):
+    def forward(self, words: list[str]) -> list[str]:
+        return [word + "!" for word in words]
+
+
+class _Named(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"twice": x + x, "same": x}
+
+
+def scripted(module: torch.nn.Module, path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        torch.jit.script(module).save(str(path))
+    return path
+
+
+def test_torchscript_file_takes_and_gives_bfloat16(tmp_path: Path) -> None:
+    rows = np.array([[0.5, -2], [3, 1]], dtype=ml_dtypes.bfloat16)
+    answer = open_artifact(scripted(_Doubles(), tmp_path / "model.pt"), "pytorch")({"x": rows}, ["y__0"])
+    assert answer["y__0"].dtype == rows.dtype
+    np.testing.assert_array_equal(answer["y__0"], rows + rows)
+
+
+def test_torchscript_file_takes_and_gives_strings_as_lists(tmp_path: Path) -> None:
+    words = np.array(["a", b"bc"], dtype=object)
+    run = open_artifact(scripted(_Counts(), tmp_path / "counts.pt"), "pytorch")
+    answer = run({"words": words}, ["lengths__0", "loud__1"])
+    np.testing.assert_array_equal(answer["lengths__0"], [1, 2])
+    assert list(answer["loud__1"]) == ["a!", "bc!"]
+    shouts = open_artifact(scripted(_Shouts(), tmp_path / "shouts.pt"), "pytorch")
+    assert list(shouts({"words__0": words}, ["loud__0"])["loud__0"]) == ["a!", "bc!"]
+
+
+@pytest.mark.parametrize(
+    ("module", "row", "names"),
+    [
+        (_Doubles(), {"x": ROWS}, ["output__0"]),
+        (_Named(), {"x": ROWS}, ["twice", "same"]),
+        (_Counts(), {"words": np.array(["a"], dtype=object)}, ["output__0", "output__1"]),
+        (_Shouts(), {"words": np.array(["a"], dtype=object)}, ["output__0"]),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_torchscript_file_lists_its_outputs_by_running(
+    module: torch.nn.Module, row: dict[str, Any], names: list[str], tmp_path: Path
+) -> None:
+    artifact = open_artifact(scripted(module, tmp_path / "model.pt"), "pytorch")
+    assert artifact.list_outputs(row) == names
+    assert artifact(row, names).keys() == set(names)
+
+
+def test_onnx_file_lists_its_outputs(onnx_file: Path) -> None:
+    assert open_artifact(onnx_file, "onnxruntime").list_outputs({}) == ["y"]
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "pytorch"])

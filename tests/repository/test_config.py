@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelQueuePolicy
 
 from tritium.client import InputError, TensorSpec
 from tritium.repository import (
     ConfigError,
+    Serving,
     check_name,
     config_text,
     input_specs,
@@ -31,7 +33,8 @@ DTYPES += ["UINT16", "UINT32", "UINT64", "UINT8"]
 
 def make(**changes: Any) -> ModelConfig:
     given: dict[str, Any] = {"backend": "onnxruntime", "inputs": [IMAGE], "outputs": [NAMES], **changes}
-    return model_config(given.pop("name", "m"), **given)
+    serving = Serving(**{item.name: given.pop(item.name) for item in fields(Serving) if item.name in given})
+    return model_config(given.pop("name", "m"), serving=serving, **given)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,8 @@ def make(**changes: Any) -> ModelConfig:
         pytest.param(make(backend="pytorch", instances=3), id="instances"),
         pytest.param(make(parameters={"intra_op_thread_count": "2", "quoted": 'a "b"\n'}), id="parameters"),
         pytest.param(make(label_files={"names": "labels.txt"}), id="labels"),
+        pytest.param(make(target="gpu"), id="gpu"),
+        pytest.param(make(queue_delay_us=100, queue_timeout_us=5, max_queue_size=3), id="queue"),
     ],
 )
 def test_config_survives_its_text(config: ModelConfig, tmp_path: Path) -> None:
@@ -72,7 +77,43 @@ def test_config_says_all_that_a_server_would_guess() -> None:
     config = make(instances=2, parameters={"k": "v"})
     assert config.version_policy.latest.num_versions == 1
     assert [(group.count, group.kind) for group in config.instance_group] == [(2, ModelInstanceGroup.KIND_AUTO)]
-    assert {key: value.string_value for key, value in config.parameters.items()} == {"k": "v"}
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        "inter_op_thread_count": "1",
+        "intra_op_thread_count": "1",
+        "k": "v",
+    }
+
+
+def test_a_given_number_of_threads_stands() -> None:
+    assert make(parameters={"intra_op_thread_count": "4"}).parameters["intra_op_thread_count"].string_value == "4"
+
+
+def test_a_request_does_not_wait_for_ever_in_a_queue_without_end() -> None:
+    policy = make().dynamic_batching.default_queue_policy
+    assert (policy.default_timeout_microseconds, policy.max_queue_size) == (30_000_000, 1024)
+    assert policy.allow_timeout_override
+    assert policy.timeout_action == ModelQueuePolicy.REJECT
+
+
+def test_a_queue_without_limits_has_no_policy() -> None:
+    batching = make(queue_timeout_us=0, max_queue_size=0).dynamic_batching
+    assert not batching.default_queue_policy.ListFields()
+
+
+def test_triton_waits_for_a_batch_only_where_that_was_asked_for() -> None:
+    assert make().dynamic_batching.max_queue_delay_microseconds == 0
+    assert make(queue_delay_us=250).dynamic_batching.max_queue_delay_microseconds == 250
+
+
+def test_the_gpu_target_names_tensorrt_and_then_cuda_for_onnx_only() -> None:
+    def accelerators(config: ModelConfig) -> list[str]:
+        return [item.name for item in config.optimization.execution_accelerators.gpu_execution_accelerator]
+
+    assert accelerators(make(target="gpu")) == ["tensorrt", "cuda"]
+    assert accelerators(make(target="gpu", backend="pytorch")) == []
+    assert accelerators(make()) == []
+    # The same file on a machine without a GPU.
+    assert make(target="gpu").instance_group[0].kind == ModelInstanceGroup.KIND_AUTO
 
 
 def test_label_file_stands_at_its_output() -> None:
@@ -145,10 +186,22 @@ def test_missing_batch_axis_is_refused_with_the_fix(shape: tuple[int, ...]) -> N
         make(inputs=[TensorSpec("x", "FP32", shape)])
 
 
-@pytest.mark.parametrize("max_batch_size", [-1, 2**31])
-def test_max_batch_size_out_of_range_is_refused(max_batch_size: int) -> None:
-    with pytest.raises(InputError, match="max_batch_size"):
-        make(max_batch_size=max_batch_size)
+@pytest.mark.parametrize(
+    ("choice", "value"),
+    [
+        ("max_batch_size", -1),
+        ("max_batch_size", 2**31),
+        ("max_batch_size", 1.5),
+        ("instances", 0),
+        ("queue_delay_us", -1),
+        ("queue_timeout_us", -1),
+        ("max_queue_size", -1),
+        ("target", "tpu"),
+    ],
+)
+def test_a_choice_out_of_range_is_refused_by_its_name(choice: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"The '{choice}' parameter of Serving must be .*, got {value!r} instead"):
+        make(**{choice: value})
 
 
 def test_missing_config_is_an_error_with_its_path(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tritium.repository import (
     Manifest,
     PublishError,
     Repository,
+    Serving,
     check_version,
     config_text,
     model_config,
@@ -73,7 +74,9 @@ def test_published_version_passes_the_gate_again(repository: Repository, candida
 
 
 def test_gate_reports_what_it_measured(repository: Repository, candidate: Candidate) -> None:
-    assert [str(difference) for difference in publish(repository, candidate).differences] == ["y: max |Δ| 0.0e+00"]
+    assert [str(difference) for difference in publish(repository, candidate).differences] == [
+        "y: max |Δ| 0 (relative 0)"
+    ]
 
 
 def test_manifest_is_the_candidates_with_the_files(repository: Repository, candidate: Candidate) -> None:
@@ -144,7 +147,7 @@ def test_model_without_batch_axis_is_published(repository: Repository, candidate
     whole = TensorSpec("x", "FP32", (3, 2)), TensorSpec("y", "FP32", (3, 2))
     x = np.stack([candidate.golden.inputs["x"], -candidate.golden.inputs["x"]])
     unbatched = replace(
-        configured(candidate, inputs=[whole[0]], outputs=[whole[1]], max_batch_size=0),
+        configured(candidate, inputs=[whole[0]], outputs=[whole[1]], serving=Serving(max_batch_size=0)),
         golden=GoldenCases({"x": x}, {"y": x + 1}),
     )
     assert publish(repository, unbatched).version == 1
@@ -310,7 +313,7 @@ def test_wrong_next_version_leaves_the_repository_as_it_was(
         pytest.param({"inputs": [TensorSpec("x", "FP32", (-1, 3))]}, id="input-shape"),
         pytest.param({"outputs": [Y, TensorSpec("z", "FP32", (-1, 2))]}, id="output-added"),
         pytest.param({"outputs": [TensorSpec("y", "INT64", (-1, 2))]}, id="output-dtype"),
-        pytest.param({"max_batch_size": 0}, id="batch-axis"),
+        pytest.param({"serving": Serving(max_batch_size=0)}, id="batch-axis"),
     ],
 )
 def test_version_that_breaks_the_clients_is_refused(

@@ -31,6 +31,8 @@ from tritium.repository import (
     check_version,
     model_config,
     publish,
+    restore,
+    retire,
 )
 
 from .conftest import Snapshot
@@ -179,24 +181,38 @@ def _once_before(
     return met
 
 
-@pytest.mark.parametrize("published_before", [False, True], ids=["first-version", "next-version"])
-def test_publisher_that_is_overtaken_takes_the_number_after(
-    published_before: bool, repository: Repository, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+def test_publisher_that_is_overtaken_with_a_new_model_takes_the_number_after(
+    repository: Repository, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = repository.path / "plus_one"
-    if published_before:
-        target = publish(repository, candidate).folder.with_name("2")
-    quicker: list[int] = []
+    met = _once_before(monkeypatch, "rename", lambda path: path == target, lambda: publish(repository, candidate))
+    assert publish(repository, candidate).version == 2
+    assert met == [target]
+    assert repository.versions("plus_one") == [1, 2]
+
+
+def test_publisher_that_is_overtaken_by_somebody_who_heeds_no_lock_takes_the_number_after(
+    repository: Repository, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = publish(repository, candidate).folder
+    target = first.with_name("2")
     met = _once_before(
         monkeypatch,
         "rename",
         lambda path: path == target,
-        lambda: quicker.append(publish(repository, candidate).version),
+        lambda: shutil.copytree(first, target, copy_function=shutil.copy),
     )
-    slower = publish(repository, candidate).version
+    assert publish(repository, candidate).version == 3
     assert met == [target]
-    assert (quicker, slower) == ([1 + published_before], 2 + published_before)
-    assert repository.versions("plus_one") == list(range(1, slower + 1))
+
+
+def test_number_of_a_retired_version_is_not_given_out_again(repository: Repository, candidate: Candidate) -> None:
+    for _ in range(2):
+        publish(repository, candidate)
+    retire(repository, "plus_one", 2)
+    assert publish(repository, candidate).version == 3
+    restore(repository, "plus_one", 2)
+    assert repository.versions("plus_one") == [1, 2, 3]
 
 
 def test_publisher_that_is_overtaken_by_other_inputs_is_refused(

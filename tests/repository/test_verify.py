@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tritium.client import Client, Outputs
 from tritium.repository import (
@@ -23,11 +25,14 @@ from tritium.repository import (
     Manifest,
     ManifestError,
     Repository,
+    Serving,
+    Tolerance,
     Verdict,
     check_version,
     golden_batches,
     input_specs,
     load_golden,
+    measure,
     model_config,
     named_outputs,
     output_specs,
@@ -36,6 +41,8 @@ from tritium.repository import (
 )
 
 from .conftest import X, Y
+
+Array = NDArray[Any]
 
 # check_version
 
@@ -94,17 +101,76 @@ def test_reference_model_passes_the_gate(model: str, zoo: Repository) -> None:
     assert {difference.output for difference in differences} == {spec.name for spec in output_specs(zoo.config(model))}
 
 
+# measuring
+
+CASES = GoldenCases({"x": np.arange(100, dtype=np.float32)[:, None]}, {"y": np.arange(100, dtype=np.float32)[:, None]})
+
+
+def sizes_that(ran: list[int], wrong_at: int = 0) -> Callable[[Mapping[str, Array], Sequence[str]], dict[str, Array]]:
+    """A model that gives back what it gets, and tells the sizes of its batches; at one size it is wrong."""
+
+    def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        ran.append(len(inputs["x"]))
+        return {"y": inputs["x"] + (len(inputs["x"]) == wrong_at)}
+
+    return run
+
+
+def test_a_model_runs_at_every_size_and_over_all_cases_in_the_largest() -> None:
+    ran: list[int] = []
+    (difference,) = measure(sizes_that(ran), CASES, 64, Tolerance())
+    assert (difference.ok, set(ran)) == (True, {1, 2, 7, 64})
+    assert (ran.count(64), ran.count(1)) == (2, 32)
+
+
+def test_fewer_cases_than_a_batch_takes_are_repeated() -> None:
+    ran: list[int] = []
+    measure(sizes_that(ran), next(CASES.batches(3)), 64, Tolerance())
+    assert set(ran) == {1, 2, 7, 64}
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_what_is_wrong_at_one_size_only_is_found(size: int) -> None:
+    (difference,) = measure(sizes_that([], wrong_at=size), CASES, 64, Tolerance())
+    assert not difference.ok
+    assert ("in batches of" in difference.detail) == (size != 64)
+
+
+def test_no_batch_is_larger_than_the_model_takes() -> None:
+    ran: list[int] = []
+    measure(sizes_that(ran), CASES, 5, Tolerance())
+    assert set(ran) == {1, 2, 5}
+
+
+def test_rows_that_may_disagree_do_not_weigh_more_in_small_batches() -> None:
+    def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        return {"y": inputs["x"] + (inputs["x"] == 3)}
+
+    (difference,) = measure(run, CASES, 64, Tolerance(agreement=0.99))
+    assert (difference.ok, difference.agreement) == (True, 0.99)
+
+
+def test_a_case_without_axes_reaches_a_model_without_batch_axis_as_an_array() -> None:
+    def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        assert isinstance(inputs["x"], np.ndarray)
+        return {"y": inputs["x"].reshape(1)}
+
+    cases = GoldenCases({"x": np.ones(2, np.float32)}, {"y": np.ones((2, 1), np.float32)})
+    assert measure(run, cases, 0, Tolerance())[0].ok
+
+
 # batches and names
 
 
 def test_cases_come_in_batches_that_the_model_takes(golden: GoldenCases) -> None:
-    config = model_config("m", backend="onnxruntime", inputs=[X], outputs=[Y], max_batch_size=2)
+    config = model_config("m", backend="onnxruntime", inputs=[X], outputs=[Y], serving=Serving(max_batch_size=2))
     assert [batch.inputs["x"].shape for batch in golden_batches(golden, config)] == [(2, 2), (1, 2)]
 
 
 def test_cases_of_a_model_without_batch_axis_come_alone_and_without_it(golden: GoldenCases) -> None:
     whole = [replace(spec, shape=(2,)) for spec in (X, Y)]
-    config = model_config("m", backend="onnxruntime", inputs=whole[:1], outputs=whole[1:], max_batch_size=0)
+    unbatched = Serving(max_batch_size=0)
+    config = model_config("m", backend="onnxruntime", inputs=whole[:1], outputs=whole[1:], serving=unbatched)
     batches = list(golden_batches(golden, config))
     assert [batch.inputs["x"].tolist() for batch in batches] == golden.inputs["x"].tolist()
 
@@ -125,14 +191,14 @@ def test_several_answers_keep_their_names() -> None:
     ("verdict", "ok", "text"),
     [
         (
-            Verdict("m", "3", 32, [Difference("p", "max |Δ|", 2.4e-7, ok=True)]),
+            Verdict("m", "3", 32, [Difference(output="label", ok=True, agreement=1.0)]),
             True,
-            "m 3: ok, 32 cases, p: max |Δ| 2.4e-07",
+            "m 3: ok, 32 cases, label: agreement 100.0%",
         ),
         (
-            Verdict("m", "3", 32, [Difference("p", "max |Δ|", 1.0, ok=False, detail="all")]),
+            Verdict("m", "3", 32, [Difference(output="label", ok=False, agreement=0.0, detail="all")]),
             False,
-            "m 3: WRONG, 32 cases, p: max |Δ| 1.0e+00 (all)",
+            "m 3: WRONG, 32 cases, label: agreement 0.0% (all)",
         ),
         (Verdict("m", "-", 0, error="no such model"), False, "m -: NOT VERIFIED, no such model"),
     ],

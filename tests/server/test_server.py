@@ -17,9 +17,8 @@ import psutil
 import pytest
 
 from tritium.client import InputError, ServerError
-from tritium.repository import Repository
+from tritium.repository import Repository, cache_dir
 from tritium.server import ModelLoadError, PortInUseError, StartError, TritonServer
-from tritium.server._cache import cache_dir
 from tritium.server._server import load_failures
 
 from .conftest import DOUBLER_CONFIG, WriteModel, doubler, wait_until

@@ -12,7 +12,7 @@ import click
 
 from tritium.client import TritiumError
 
-COMMANDS = ("doctor", "runtime", "zoo", "serve", "models", "infer", "verify", "load")
+COMMANDS = ("doctor", "runtime", "zoo", "add", "publish", "lint", "serve", "models", "infer", "verify", "load")
 
 
 class _Subcommands(click.Group):

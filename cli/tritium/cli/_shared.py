@@ -61,6 +61,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def print_markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """The same as a Markdown table."""
+    for row in (header, ["---"] * len(header), *rows):
+        click.echo(f"| {' | '.join(str(cell) for cell in row)} |")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._shared import json_option, print_json, print_table, repository_option, say
+from ._shared import json_option, print_json, print_markdown, print_table, repository_option, say
+
+_HEADER = ("name", "model", "data", "export", "version", "held-out", "baseline")
 
 
 @click.group("zoo")
@@ -17,17 +20,20 @@ def command() -> None:
 
 @command.command("list")
 @repository_option
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown, as in docs/models.md.")
 @json_option
-def list_models(repository: Path, as_json: bool) -> None:
-    """List the reference models and their accuracy on held-out data."""
+def list_models(repository: Path, markdown: bool, as_json: bool) -> None:
+    """List the reference models, with their metrics on held-out data."""
     from tritium.exporters.zoo import MODELS
 
     rows = [_row(name, repository) for name in MODELS]
     if as_json:
         print_json(rows)
+    elif markdown:
+        header = [column for column in _HEADER if column != "version"]
+        print_markdown(header, [[_cells(row)[column] for column in header] for row in rows])
     else:
-        header = ("name", "model", "data", "export", "version", "held-out accuracy")
-        print_table(header, [[_shown(row[key]) for key in row] for row in rows])
+        print_table(_HEADER, [list(_cells(row).values()) for row in rows])
 
 
 @command.command()
@@ -50,17 +56,20 @@ def train(names: tuple[str, ...], repository: Path, force: bool, as_json: bool) 
     rows = []
     for name in names or MODELS:
         say(f"{name}: {MODELS[name].summary}, {MODELS[name].data}")
-        built = build(name, target, force=force, progress=lambda line: say(f"  {line}"))
-        parity = ", ".join(
-            f"{output} {f'agrees in {value:.1%}' if output == 'label' else f'max |Δ| {value:.1e}'}"
-            for output, value in built.manifest.parity.items()
-        )
-        metrics = ", ".join(f"{metric} {value:.1%}" for metric, value in built.manifest.metrics.items())
+        built = build(name, target, force=force, progress=_told)
         state = "published" if built.fresh else "up to date:"
-        say(f"  {state} version {built.version}; held-out {metrics}; parity {parity}")
-        rows.append(_row(name, repository) | {"fresh": built.fresh, "parity": dict(built.manifest.parity)})
+        manifest = built.manifest
+        say(f"  {state} version {built.version}; held-out {_figures(manifest.metrics)}; {manifest.parity_text()}")
+        rows.append(_row(name, repository) | {"fresh": built.fresh, "parity": dict(manifest.parity)})
     if as_json:
         print_json(rows)
+    else:
+        say()
+        print_table(_HEADER, [list(_cells(row).values()) for row in rows])
+
+
+def _told(line: str) -> None:
+    say(f"  {line}")
 
 
 def _row(name: str, folder: Path) -> dict[str, Any]:
@@ -75,9 +84,23 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
         "data": model.data,
         "export": model.path,
         "version": found.version if found else None,
-        "accuracy": found.manifest.metrics["accuracy"] if found else None,
+        "metrics": dict(found.manifest.metrics) if found else {},
+        "baselines": dict(found.manifest.baselines) if found else {},
     }
 
 
-def _shown(value: Any) -> str:
-    return "-" if value is None else f"{value:.1%}" if isinstance(value, float) else str(value)
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the table, by column."""
+    told = {"version": str(row["version"] or "-"), "held-out": _figures(row["metrics"])}
+    told["baseline"] = _figures(row["baselines"], named=False)
+    return {column: told.get(column) or row[column] for column in _HEADER}
+
+
+def _figures(figures: Mapping[str, float], *, named: bool = True) -> str:
+    """As in ``accuracy 97.3%, rmse 0.871``; shares of rows are percentages."""
+    texts = {name: f"{value:.1%}" if _is_share(name) else f"{value:z.3f}" for name, value in figures.items()}
+    return ", ".join(f"{name} {text}" if named or len(texts) > 1 else text for name, text in texts.items()) or "-"
+
+
+def _is_share(metric: str) -> bool:
+    return any(word in metric for word in ("accuracy", "hit_rate", "precision", "recall"))

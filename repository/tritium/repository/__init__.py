@@ -1,14 +1,44 @@
 """The model repository as a contract: configs, manifests, golden cases, publishing and verification."""
 
 from ._artifact import open_artifact
-from ._compare import Difference, Tolerance, compare
+from ._cache import cache_dir
+from ._compare import Difference, Tolerance, compare, is_float, rows_within
 from ._config import check_name, config_text, input_specs, model_config, output_specs, read_config
-from ._errors import ArtifactError, ConfigError, GateError, GoldenError, ManifestError, PublishError
+from ._errors import (
+    ArtifactError,
+    ConfigError,
+    GateError,
+    GoldenError,
+    ManifestError,
+    PublishError,
+    RepositoryError,
+)
 from ._golden import GoldenCases
 from ._manifest import Manifest, file_sha256
+from ._operations import (
+    VersionPolicy,
+    restore,
+    retire,
+    roll_back,
+    served_versions,
+    set_version_policy,
+    write_config,
+)
+from ._promote import promote
 from ._publish import Candidate, Published, publish
 from ._repository import Repository
-from ._verify import Verdict, check_version, golden_batches, has_manifest, load_golden, named_outputs, verify_server
+from ._serving import Serving
+from ._verify import (
+    Verdict,
+    check_version,
+    golden_batches,
+    has_manifest,
+    load_golden,
+    measure,
+    named_outputs,
+    verify_server,
+)
+from ._warm_up import add_warm_up
 
 __all__ = [
     "ArtifactError",
@@ -23,8 +53,13 @@ __all__ = [
     "PublishError",
     "Published",
     "Repository",
+    "RepositoryError",
+    "Serving",
     "Tolerance",
     "Verdict",
+    "VersionPolicy",
+    "add_warm_up",
+    "cache_dir",
     "check_name",
     "check_version",
     "compare",
@@ -33,12 +68,22 @@ __all__ = [
     "golden_batches",
     "has_manifest",
     "input_specs",
+    "is_float",
     "load_golden",
+    "measure",
     "model_config",
     "named_outputs",
     "open_artifact",
     "output_specs",
+    "promote",
     "publish",
     "read_config",
+    "restore",
+    "retire",
+    "roll_back",
+    "rows_within",
+    "served_versions",
+    "set_version_policy",
     "verify_server",
+    "write_config",
 ]

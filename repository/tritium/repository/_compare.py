@@ -14,34 +14,55 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a float may differ: ``|got - expected| <= atol + rtol * |expected|``. Everything else must be equal."""
+    """What may differ from what was expected.
+
+    Attributes:
+        atol: a float may differ by ``atol + rtol * |expected|``; everything else must be equal.
+        rtol: see ``atol``.
+        agreement: the share of rows that must be so. Below 1 for models that decide by thresholds, such as trees: a
+            row that lies next to one can fall on its other side in float32.
+    """
 
     atol: float = 1e-5
     rtol: float = 0.0
+    agreement: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """How far apart an output is from what was expected.
 
     Attributes:
         output: the output's name.
-        measure: ``max |Δ|`` for floats, ``agreement`` (the share of equal elements) for everything else.
-        value: its value; infinite or 0 where the shapes differ.
         ok: whether it is within the tolerance.
+        agreement: the share of rows in which every element is within the tolerance; 0 where the shapes differ.
+        max_abs: the largest ``|got - expected|``, infinite where something is not finite or the shapes differ; None for
+            what is no float.
+        max_rel: the largest ``|got - expected| / |expected|``, where an ``|expected|`` below the absolute tolerance
+            counts as that; None for what is no float.
         detail: where and how they differ; empty if they do not.
     """
 
     output: str
-    measure: str
-    value: float
     ok: bool
+    agreement: float
+    max_abs: float | None = None
+    max_rel: float | None = None
     detail: str = ""
 
     def __str__(self) -> str:
-        """As in ``probabilities: max |Δ| 2.4e-07``."""
-        value = f"{self.value:.1e}" if self.measure == "max |Δ|" else f"{self.value:.1%}"
-        return f"{self.output}: {self.measure} {value}" + (f" ({self.detail})" if self.detail else "")
+        """As in ``probabilities: max |Δ| 2.4e-07 (relative 1.1e-05)`` and ``label: agreement 100.0%``."""
+        found = []
+        if self.max_abs is not None and self.max_rel is not None:
+            found.append(f"max |Δ| {_short(self.max_abs)} (relative {_short(self.max_rel)})")
+        if self.max_abs is None or self.agreement < 1:
+            found.append(f"agreement {self.agreement:.1%}")
+        return f"{self.output}: {', '.join(found)}" + (f" ({self.detail})" if self.detail else "")
+
+    def figures(self) -> dict[str, float]:
+        """What was measured, by name, as a manifest keeps it."""
+        measured = {"agreement": self.agreement, "max_abs": self.max_abs, "max_rel": self.max_rel}
+        return {name: value for name, value in measured.items() if value is not None}
 
 
 def is_float(array: Array) -> bool:
@@ -54,32 +75,67 @@ def compare(
     got: Mapping[str, Array],
     tolerance: Tolerance = Tolerance(),
 ) -> list[Difference]:
-    """Compare each expected output with the one that was got, by name."""
+    """Compare each expected output with the one that was got, by name; the first axis counts the rows."""
     return [_compare_one(name, array, got.get(name), tolerance) for name, array in expected.items()]
 
 
+def rows_within(expected: Array, got: Array, tolerance: Tolerance) -> NDArray[np.bool_]:
+    """Which rows are within the tolerance; of shape (rows,), where what has no axis is one row."""
+    within = _within(expected, got, tolerance)
+    return np.atleast_1d(within.all(axis=tuple(range(1, within.ndim))))
+
+
 def _compare_one(name: str, expected: Array, got: Array | None, tolerance: Tolerance) -> Difference:
-    floats = is_float(expected)
-    measure, worst = ("max |Δ|", float("inf")) if floats else ("agreement", 0.0)
+    def apart(detail: str) -> Difference:
+        worst = float("inf") if is_float(expected) else None
+        return Difference(output=name, ok=False, agreement=0.0, max_abs=worst, max_rel=worst, detail=detail)
+
     if got is None:
-        return Difference(name, measure, worst, ok=False, detail="the output is missing")
+        return apart("the output is missing")
     if got.dtype.kind != expected.dtype.kind and {got.dtype.kind, expected.dtype.kind} - set("OSU"):
-        return Difference(name, measure, worst, ok=False, detail=f"{got.dtype} instead of {expected.dtype}")
+        return apart(f"{got.dtype} instead of {expected.dtype}")
     if got.shape != expected.shape:
-        return Difference(name, measure, worst, ok=False, detail=f"shape {got.shape} instead of {expected.shape}")
-    if floats:
-        difference = np.abs(got.astype(np.float64) - expected.astype(np.float64))
-        # A NaN is within no tolerance, and must not hide in the maximum.
-        bad = ~(difference <= tolerance.atol + tolerance.rtol * np.abs(expected.astype(np.float64)))
-        value = float("inf") if np.isnan(difference).any() else float(difference.max(initial=0.0))
-    else:
-        bad = _text(expected) != _text(got) if expected.dtype.kind in "OSU" else expected != got
-        value = 1.0 - float(bad.mean()) if bad.size else 1.0
-    if not bad.any():
-        return Difference(name, measure, value, ok=True)
-    at = tuple(int(i) for i in np.argwhere(bad)[0])
-    detail = f"{int(bad.sum())} of {bad.size} differ, first at {at}: {got[at]!r} instead of {expected[at]!r}"
-    return Difference(name, measure, value, ok=False, detail=detail)
+        return apart(f"shape {got.shape} instead of {expected.shape}")
+    within = _within(expected, got, tolerance)
+    rows = rows_within(expected, got, tolerance)
+    agreement = float(rows.mean()) if rows.size else 1.0
+    finite, max_abs, max_rel = True, None, None
+    if is_float(expected):
+        wanted = expected.astype(np.float64)
+        difference = np.abs(got.astype(np.float64) - wanted)
+        # A NaN must not hide in a maximum, nor among the rows that may disagree.
+        finite = bool(np.isfinite(difference).all())
+        max_abs = max_rel = float("inf")
+        if finite:
+            max_abs = float(difference.max(initial=0.0))
+            floor = np.maximum(np.abs(wanted), max(tolerance.atol, np.finfo(np.float64).tiny))
+            max_rel = float((difference / floor).max(initial=0.0))
+    detail = ""
+    if not within.all():
+        at = tuple(int(i) for i in np.argwhere(~within)[0])
+        wrong = within.size - int(within.sum())
+        detail = f"{wrong} of {within.size} differ, first at {at}: {got[at]!r} instead of {expected[at]!r}"
+    return Difference(
+        output=name,
+        ok=finite and agreement >= tolerance.agreement,
+        agreement=agreement,
+        max_abs=max_abs,
+        max_rel=max_rel,
+        detail=detail,
+    )
+
+
+def _within(expected: Array, got: Array, tolerance: Tolerance) -> NDArray[np.bool_]:
+    """Element by element; a NaN is within no tolerance."""
+    if is_float(expected):
+        wanted = expected.astype(np.float64)
+        difference = np.abs(got.astype(np.float64) - wanted)
+        return np.asarray(difference <= tolerance.atol + tolerance.rtol * np.abs(wanted))
+    return np.asarray(_text(expected) == _text(got) if expected.dtype.kind in "OSU" else expected == got)
+
+
+def _short(value: float) -> str:
+    return f"{value:.1e}" if value else "0"
 
 
 def _text(array: Array) -> Array:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from tritium.client import InputError, TensorSpec
 
 from ._errors import ConfigError
+from ._serving import Serving, set_serving
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Where Triton's config and its wire protocol call the same dtype differently.
@@ -41,8 +42,7 @@ def model_config(
     backend: str,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    max_batch_size: int = 64,
-    instances: int = 1,
+    serving: Serving = Serving(),
     parameters: Mapping[str, str] | None = None,
     label_files: Mapping[str, str] | None = None,
 ) -> ModelConfig:
@@ -53,10 +53,8 @@ def model_config(
         backend: ``onnxruntime`` or ``pytorch``.
         inputs: whole shapes: with a ``max_batch_size`` above 0 the first axis is the batch and must be -1.
         outputs: likewise.
-        max_batch_size: most rows that Triton puts into one batch; 0 for a model without a batch axis. Above 0, Triton
-            batches whatever waits, without waiting itself.
-        instances: how many copies of the model run.
-        parameters: the backend's own keys, such as ``intra_op_thread_count``.
+        serving: how it is to be served.
+        parameters: the backend's own keys, such as ``intra_op_thread_count``, which is 1 if it is not given.
         label_files: for each output that has labels, the name of the file with one a line.
 
     Raises:
@@ -64,28 +62,22 @@ def model_config(
     """
     if backend not in _DEFAULT_FILES:
         raise InputError(f"The 'backend' parameter must be one of {sorted(_DEFAULT_FILES)}, got {backend!r} instead")
-    if not 0 <= max_batch_size < 2**31:
-        raise InputError(f"The 'max_batch_size' parameter must be a whole number from 0, got {max_batch_size} instead")
-    config = ModelConfig(name=check_name(name), backend=backend, max_batch_size=max_batch_size)
+    batched = serving.max_batch_size > 0
+    config = ModelConfig(name=check_name(name), backend=backend)
     # Written, because the default would move traffic to a new version at the next load without anybody saying so.
     config.version_policy.latest.num_versions = 1
     for specs, tensors in ((inputs, config.input), (outputs, config.output)):
         for spec in specs:
-            tensor = tensors.add(name=spec.name, data_type=_config_dtype(spec), dims=_dims(spec, max_batch_size > 0))
+            tensor = tensors.add(name=spec.name, data_type=_config_dtype(spec), dims=_dims(spec, batched))
             if not tensor.dims:
                 # Triton has no empty dims: one element, which a reshape takes away where there is a batch axis. Where
                 # there is none it allows no such reshape, and its backends take the axis away themselves.
                 tensor.dims.append(1)
-                if max_batch_size > 0:
+                if batched:
                     tensor.reshape.SetInParent()
     for output in config.output:
         output.label_filename = (label_files or {}).get(output.name, "")
-    # KIND_AUTO: a GPU where there is one, else the CPU, by the same file.
-    config.instance_group.add(count=instances, kind=ModelInstanceGroup.KIND_AUTO)
-    if max_batch_size > 0:
-        config.dynamic_batching.SetInParent()
-    for key, value in (parameters or {}).items():
-        config.parameters[key].string_value = value
+    set_serving(config, serving, parameters or {})
     return config
 
 

@@ -5,6 +5,7 @@ TritiumError
 ├── GoldenError                          golden cases cannot be used
 ├── ManifestError                        a manifest cannot be read, or a file is not what it says
 ├── ArtifactError                        a model file does not load or does not run
+├── RepositoryError                      a repository could not be changed; it is as it was
 └── PublishError                         a version was not published; nothing has changed
     └── GateError                        it does not give the golden outputs, or not as its config says
 """
@@ -28,6 +29,10 @@ class ManifestError(TritiumError):
 
 class ArtifactError(TritiumError):
     """A model file does not load or does not run."""
+
+
+class RepositoryError(TritiumError):
+    """A repository was not changed. It is as it was."""
 
 
 class PublishError(TritiumError):

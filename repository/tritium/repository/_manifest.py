@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ._compare import Tolerance
+from ._compare import Difference, Tolerance
 from ._errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
@@ -29,9 +29,13 @@ class Manifest:
         frameworks: versions of the packages that made it.
         data: what it was trained on: a name, numbers of rows, a checksum.
         metrics: what it reached on held-out data.
-        parity: largest difference or share of agreement between framework and artifact, by output.
+        parity: what was measured between framework and artifact on the held-out rows, by output: ``agreement``, and
+            ``max_abs`` and ``max_rel`` for floats, as in `Difference`.
         tolerance: what an answer may differ from a golden one on a CPU: at publishing, and when it is served.
         gpu_tolerance: the same where the model runs on a GPU, which computes with TF32 and in another order.
+        rows: how many held-out rows that were.
+        baselines: what the simplest guess reaches by the same metrics, such as the majority class or the mean.
+        training: how it was trained: optimizer, seed, learning curves.
         recipe: a checksum of all that went in; the same recipe need not be built twice.
         opset: ONNX opset of the artifact, if it is ONNX.
         files: sha256 of every other file of the version, by name.
@@ -43,9 +47,12 @@ class Manifest:
     frameworks: Mapping[str, str]
     data: Mapping[str, Any]
     metrics: Mapping[str, float]
-    parity: Mapping[str, float]
+    parity: Mapping[str, Mapping[str, float]]
     tolerance: Tolerance
     gpu_tolerance: Tolerance = _GPU_TOLERANCE
+    rows: int = 0
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
     recipe: str = ""
     opset: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +61,11 @@ class Manifest:
         """What a server's answers may differ; `config` is the model's, as the server has it in use."""
         kinds = {group.get("kind") for group in config.get("instance_group", ())}
         return self.gpu_tolerance if "KIND_GPU" in kinds else self.tolerance
+
+    def parity_text(self) -> str:
+        """As in ``label: agreement 100.0%, probabilities: max |Δ| 1.2e-07 (relative 3.1e-06)``."""
+        found: Any = self.parity
+        return ", ".join(str(Difference(output=name, ok=True, **figures)) for name, figures in found.items())
 
     def with_files(self, folder: Path) -> Manifest:
         """The same manifest naming every file in a folder, itself excepted.

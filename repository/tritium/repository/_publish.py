@@ -19,8 +19,8 @@ from ._compare import Difference
 from ._config import artifact_name, check_fits, check_name, config_text, file_name, input_specs, output_specs
 from ._errors import ArtifactError, ConfigError, GateError, PublishError
 from ._golden import GoldenCases
-from ._manifest import GOLDEN_NAME, Manifest
-from ._repository import CONFIG_NAME, Repository
+from ._manifest import GOLDEN_NAME, MANIFEST_NAME, Manifest
+from ._repository import CONFIG_NAME, Repository, locked
 from ._verify import check_version
 
 _STALE_S = 3600.0
@@ -36,6 +36,8 @@ class Candidate:
         golden: real inputs with the framework's own outputs.
         manifest: where it comes from; the checksums are filled in.
         labels: for each label file that the config names, its lines.
+        files: what lies beside the model file in the version's folder, by name: external data, a vocabulary; copied.
+        warm_up: the files of the config's warm-up, by their path below the model's folder, as `add_warm_up` gives them.
     """
 
     config: ModelConfig
@@ -43,6 +45,8 @@ class Candidate:
     golden: GoldenCases
     manifest: Manifest
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    warm_up: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,17 @@ def publish(repository: Repository, candidate: Candidate) -> Published:
         ) from exc
 
 
-def _settings(model: Path, candidate: Candidate) -> dict[str, str]:
-    """The files beside the versions, by name."""
-    settings = {CONFIG_NAME: config_text(candidate.config)}
+def _settings(model: Path, candidate: Candidate) -> dict[str, bytes]:
+    """The files beside the versions, by path below the model's folder; the config, which names them, is last."""
+    settings = dict(candidate.warm_up)
     for name, labels in candidate.labels.items():
-        settings[file_name(name, "label_filename", taken=(CONFIG_NAME,))] = "".join(f"{label}\n" for label in labels)
+        name = file_name(name, "label_filename", taken=(CONFIG_NAME,))
+        settings[name] = "".join(f"{label}\n" for label in labels).encode()
     for output in candidate.config.output:
         name = output.label_filename
         if name and name not in settings and not (model / name).is_file():
             raise ConfigError(f"The output {output.name!r} has the label file {name!r}, which is not there")
+    settings[CONFIG_NAME] = config_text(candidate.config).encode()
     return settings
 
 
@@ -116,32 +122,40 @@ def _fill(folder: Path, candidate: Candidate) -> None:
     config = candidate.config
     inputs, outputs = input_specs(config), output_specs(config)
     candidate.golden.check(inputs, outputs, batched=config.max_batch_size > 0)
-    if not candidate.artifact.is_file():
-        raise ArtifactError(f"There is no model file {candidate.artifact}")
-    shutil.copyfile(candidate.artifact, folder / artifact_name(config))
+    model_file = artifact_name(config)
+    for name in candidate.files:
+        file_name(name, "companion file", taken=(model_file, GOLDEN_NAME, MANIFEST_NAME))
+    for name, source in {model_file: candidate.artifact, **candidate.files}.items():
+        if not source.is_file():
+            raise ArtifactError(
+                f"There is no model file {source}" if name == model_file else f"There is no file {source}"
+            )
+        shutil.copyfile(source, folder / name)
     candidate.golden.save(folder / GOLDEN_NAME, [*inputs, *outputs])
     candidate.manifest.with_files(folder).save(folder)
 
 
 def _put_in_place(
-    repository: Repository, config: ModelConfig, settings: Mapping[str, str], staging: Path, version: Path
+    repository: Repository, config: ModelConfig, settings: Mapping[str, bytes], staging: Path, version: Path
 ) -> int:
     """Make a finished version part of the repository; its number. What goes wrong half-way is undone."""
     model = repository.path / config.name
     with ExitStack() as undo:
         number = 0 if model.exists() else _place_model(model, settings, staging, version, undo)
         if not number:
-            number = _place_version(repository, config, settings, staging, version, undo)
+            with locked(model):
+                number = _place_version(repository, config, settings, staging, version, undo)
         undo.pop_all()
     return number
 
 
-def _place_model(model: Path, settings: Mapping[str, str], staging: Path, version: Path, undo: ExitStack) -> int:
+def _place_model(model: Path, settings: Mapping[str, bytes], staging: Path, version: Path, undo: ExitStack) -> int:
     """A new model appears whole, with its first version in it: 1, or 0 if another publisher was quicker."""
     folder = staging / "model"
     folder.mkdir()
-    for name, text in settings.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, content in settings.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
     version.rename(folder / "1")
     _sync_tree(folder)
     if not _renamed(folder, model):
@@ -155,7 +169,7 @@ def _place_model(model: Path, settings: Mapping[str, str], staging: Path, versio
 def _place_version(
     repository: Repository,
     config: ModelConfig,
-    settings: Mapping[str, str],
+    settings: Mapping[str, bytes],
     staging: Path,
     version: Path,
     undo: ExitStack,
@@ -166,11 +180,13 @@ def _place_version(
     if versions:
         # Asked again: another publisher may have been quicker.
         check_fits(config, repository.config(config.name))
-    changed = [name for name, text in settings.items() if _text(model / name) != text]
+    changed = [name for name, content in settings.items() if _content(model / name) != content]
     for name in changed:
-        (staging / name).write_text(settings[name], encoding="utf-8")
+        for folder in (staging, model):
+            (folder / name).parent.mkdir(exist_ok=True)
+        (staging / name).write_bytes(settings[name])
         _sync(staging / name)
-    number = max(versions, default=0) + 1
+    number = repository.next_version(config.name)
     while not _renamed(version, model / str(number)):
         number += 1
     undo.callback((model / str(number)).rename, staging / "undone")
@@ -182,12 +198,13 @@ def _place_version(
         else:
             (staging / name).rename(model / name)
             undo.callback((model / name).unlink)
-    _sync(model)
+    for folder in {(model / name).parent for name in changed} | {model}:
+        _sync(folder)
     return number
 
 
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def _renamed(folder: Path, target: Path) -> bool:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritium.client import InputError
 
-from ._config import check_name, read_config
+from ._config import check_name, file_name, read_config
 from ._errors import ConfigError
 
 CONFIG_NAME = "config.pbtxt"
+# Where retired versions lie in a model's folder: Triton passes over what is no number there.
+RETIRED = ".retired"
 
 
 class Repository:
@@ -49,6 +55,32 @@ class Repository:
     def versions(self, model: str) -> list[int]:
         """A model's versions, in ascending order; none if it has none yet."""
         return _versions(self.path / check_name(model))
+
+    def retired_versions(self, model: str) -> list[int]:
+        """The versions that were taken out of service and can be restored, in ascending order."""
+        return _versions(self.path / check_name(model) / RETIRED)
+
+    def next_version(self, model: str) -> int:
+        """The number that the next version gets: no version that ever was has it."""
+        return max([*self.versions(model), *self.retired_versions(model)], default=0) + 1
+
+    def labels(self, model: str, output: str) -> list[str]:
+        """The labels of an output, in the order of its values.
+
+        Raises:
+            ConfigError: the config or the label file is missing, cannot be read, or lies outside the model's folder.
+            InputError: there is no such model or output, or the output has no labels.
+        """
+        config = self.config(model)
+        names = {tensor.name: tensor.label_filename for tensor in config.output}
+        if not names.get(output):
+            labelled = ", ".join(name for name, file in names.items() if file) or "none"
+            raise InputError(f"There are no labels for {output!r} of {model!r}; outputs with labels: {labelled}")
+        path = self.path / model / file_name(names[output], "label_filename", taken=(CONFIG_NAME,))
+        try:
+            return path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"The labels of {output!r} cannot be read from {path}: {exc}") from exc
 
     def config(self, model: str) -> ModelConfig:
         """A model's config.
@@ -89,10 +121,21 @@ class Repository:
         return f". Did you mean {close[0]!r}?" if close else ""
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One at a time for those who read a model's folder before they write to it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _versions(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    # Triton takes folders with a whole number above 0 for versions, and passes over the rest.
+    # As Triton writes them. Of other names that begin like numbers it makes odd things, which `lint` knows.
     return sorted(
         int(path.name) for path in folder.iterdir() if path.is_dir() and re.fullmatch("[1-9][0-9]*", path.name)
     )

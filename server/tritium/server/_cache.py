@@ -2,6 +2,7 @@
 
 wheels/     what was downloaded and is needed again
 runtime/    Triton, unpacked, a folder per release
+data/       data sets that the reference models are trained on
 stubs/      a tiny Python environment for each of the user's own
 native/     the native ONNX Runtime backend, compiled, keyed by its sources
 backends/   backend folders, keyed by their content
@@ -10,7 +11,6 @@ run/        logs and examples of servers that are running
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,24 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tritium.client import MissingExtraError
+from tritium.repository import cache_dir
 
 from ._errors import RuntimeInstallError
-
-
-def cache_dir() -> Path:
-    """`$TRITIUM_CACHE_DIR`, else `$XDG_CACHE_HOME/tritium`, else `~/.cache/tritium`.
-
-    Raises:
-        RuntimeInstallError: nothing names one, and the user has no home.
-    """
-    if chosen := os.environ.get("TRITIUM_CACHE_DIR"):
-        return Path(chosen).expanduser().absolute()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "tritium"
-    try:
-        return Path("~/.cache/tritium").expanduser()
-    except RuntimeError as exc:
-        raise RuntimeInstallError("There is no home folder for the cache; name a folder in TRITIUM_CACHE_DIR") from exc
 
 
 @contextmanager
@@ -43,6 +28,7 @@ def locked_cache() -> Iterator[Path]:
     """The cache folder, made if need be, with everybody else who would change it waiting.
 
     Raises:
+        InputError: there is no home folder for it.
         RuntimeInstallError: the folder cannot be written, or the disk is full. What was half made is gone.
     """
     try:

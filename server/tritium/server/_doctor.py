@@ -14,8 +14,8 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 
 from tritium.client import TritiumError
+from tritium.repository import cache_dir
 
-from ._cache import cache_dir
 from ._errors import RuntimeInstallError, UnsupportedSystemError
 from ._native import native_backend
 from ._runtime import installed_runtime, needed_wheels
@@ -78,7 +78,7 @@ def _cache() -> Finding:
     try:
         cache = cache_dir()
         existing = next(path for path in (cache, *cache.parents) if path.exists())
-    except (RuntimeInstallError, OSError) as exc:
+    except (TritiumError, OSError) as exc:
         return Finding("cache", "problem", str(exc), _OTHER_CACHE)
     if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
         return Finding("cache", "problem", f"{cache} cannot be written", _OTHER_CACHE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ._cache import cache_dir
+from tritium.repository import cache_dir
+
 from ._native import native_backend
 from ._runtime import TRITON_VERSION, installed_runtime, needed_wheels, size_bytes
 

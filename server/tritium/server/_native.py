@@ -22,7 +22,9 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ._cache import cache_dir, locked_cache, made_aside, unusable
+from tritium.repository import cache_dir
+
+from ._cache import locked_cache, made_aside, unusable
 from ._errors import NativeBackendError, RuntimeInstallError
 from ._runtime import Progress, Wheel, checked_wheel, content_key, fetch_wheels, silent
 from ._system import LEAST_GLIBC, check_processor

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._cache import cache_dir, locked_cache, made_aside, unusable
+from tritium.repository import cache_dir
+
+from ._cache import locked_cache, made_aside, unusable
 from ._errors import RuntimeInstallError
 from ._system import check_processor, check_system
 
@@ -183,7 +185,7 @@ def remove_runtime() -> int:
         return 0
     with locked_cache() as cache:
         freed_bytes = size_bytes(cache)
-        for part in ("runtime", "wheels", "stubs", "native", "backends"):
+        for part in ("runtime", "wheels", "stubs", "native", "backends", "data"):
             shutil.rmtree(cache / part, ignore_errors=True)
         return freed_bytes - size_bytes(cache)
 

@@ -17,10 +17,9 @@ from types import TracebackType
 from typing import IO
 
 from tritium.client import Client, InputError
-from tritium.repository import Repository
+from tritium.repository import Repository, cache_dir
 
 from ._backends import PYTHON_BASED, backend_directory
-from ._cache import cache_dir
 from ._errors import ModelLoadError, PortInUseError, StartError
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess

@@ -12,7 +12,7 @@ from onnx import ValueInfoProto, helper
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from tritium.client import Client, TensorSpec, TritiumError, triton_dtype
-from tritium.repository import config_text, model_config
+from tritium.repository import Serving, config_text, model_config
 from tritium.server import TritonServer
 
 from .cases import Array, Case
@@ -88,8 +88,7 @@ def write_model(case: Case, repository: Path) -> None:
         backend="onnxruntime",
         inputs=_specs(case.model.graph.input, case.inputs),
         outputs=_specs(case.model.graph.output, case.outputs),
-        max_batch_size=0,
-        parameters={"intra_op_thread_count": "1"},
+        serving=Serving(max_batch_size=0),
     )
     config.instance_group[0].kind = ModelInstanceGroup.KIND_CPU
     version = repository / name / "1"

@@ -57,8 +57,3 @@ def load() -> Digits:
             "sha256": digest,
         },
     )
-
-
-def accuracy(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
-    """The share of rows that are right."""
-    return float((predicted == truth).mean())

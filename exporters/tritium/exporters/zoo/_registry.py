@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tritium.client import InputError, MissingExtraError, TritiumError
 from tritium.repository import Manifest, Repository
 
 Progress = Callable[[str], None]
-_PACKAGES = ("mlxtend", "numpy", "onnx", "onnxscript", "scikit-learn", "skl2onnx", "torch")
+_PACKAGES = ("numpy", "onnx", "onnxscript", "scikit-learn", "skl2onnx", "torch")
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,27 @@ class ZooModel:
     path: str
 
 
+_SKLEARN, _TORCH, _JOINED = "scikit-learn → ONNX", "torch → ONNX", "scikit-learn + torch → ONNX"
+_DIGITS, _REVIEWS, _CANCER, _RATINGS = "MNIST", "movie reviews", "breast cancer", "MovieLens"
 MODELS = {
     model.name: model
     for model in (
-        ZooModel("digits_cnn", "convolutional network, 10 classes", "MNIST", "torch → ONNX"),
-        ZooModel("digits_mlp", "perceptron 784-128-10, 10 classes", "MNIST", "torch → TorchScript"),
-        ZooModel("digits_svm", "scaler + SVM with calibrated probabilities", "MNIST", "scikit-learn → ONNX"),
+        ZooModel("digits_cnn", "convolutional network, 10 classes", _DIGITS, _TORCH),
+        ZooModel("digits_mlp", "perceptron 784-128-10, 10 classes", _DIGITS, "torch → TorchScript"),
+        ZooModel("digits_svm", "scaler + SVM with calibrated probabilities", _DIGITS, _SKLEARN),
+        ZooModel("pca_mlp", "PCA to 100 + perceptron 100-64-32-10", _DIGITS, _JOINED),
+        ZooModel("rff_mlp", "1000 random Fourier features + perceptron 1000-64-64-10", _DIGITS, _JOINED),
+        ZooModel("cancer_tree", "imputer + scaler + decision tree", _CANCER, _SKLEARN),
+        ZooModel("tiny_sigmoid", "perceptron 2-4-2-1, sigmoid", _CANCER, _TORCH),
+        ZooModel("linear_sigmoid", "logistic regression 2-1, sigmoid", _CANCER, _TORCH),
+        ZooModel("diabetes_autoencoder", "autoencoder 10-20-10 with an anomaly score", "diabetes", _TORCH),
+        ZooModel("mixed_pipeline", "numbers and strings + gradient boosting, 3 species", "penguins", _SKLEARN),
+        ZooModel("review_score", "TF-IDF 1000 + perceptron 1000-100-1, text in", _REVIEWS, _JOINED),
+        ZooModel("sentiment_rnn", "embedding + tanh RNN, text in, 2 classes", _REVIEWS, _TORCH),
+        ZooModel("sentiment_lstm", "embedding + LSTM 128, text in, 2 classes", _REVIEWS, _TORCH),
+        ZooModel("sentiment_transformer", "2 encoder layers, text in, 2 classes", _REVIEWS, _TORCH),
+        ZooModel("movie_recommender", "matrix factorisation: user and movie in, rating out", _RATINGS, _TORCH),
+        ZooModel("movie_topk", "the same factorisation: user in, ten best movies out", _RATINGS, _TORCH),
     )
 }
 
@@ -100,10 +116,9 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def _recipe(name: str) -> str:
-    """A checksum of what decides over a model: its script, its data, training, conversion, and the packages."""
-    zoo = Path(__file__).parent
+    """A checksum of what decides over a model: its script, what that imports of the exporters, and the packages."""
     digest = hashlib.sha256()
-    for source in (zoo / f"{name}.py", zoo / "_digits.py", zoo.parent / "_training.py", zoo.parent / "_convert.py"):
+    for source in sorted(_imported(Path(__file__).with_name(f"{name}.py"), set())):
         digest.update(source.read_bytes())
     for package in _PACKAGES:
         try:
@@ -111,3 +126,19 @@ def _recipe(name: str) -> str:
         except PackageNotFoundError as exc:
             raise MissingExtraError(package, "zoo") from exc
     return digest.hexdigest()
+
+
+def _imported(source: Path, seen: set[Path]) -> set[Path]:
+    """A module's file, and those of all that it imports from its own package, and what they import."""
+    if source in seen or source == Path(__file__) or not source.is_file():
+        return seen
+    seen.add(source)
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = source.parents[node.level - 1]
+            folder = package.joinpath(*(node.module or "").split("."))
+            names = [folder / alias.name for alias in node.names]
+            for module in (folder, *names):
+                for file in (module.with_suffix(".py"), module / "__init__.py"):
+                    _imported(file, seen)
+    return seen
