@@ -10,7 +10,7 @@ CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* te
 # What `make bench-backend` compares with.
 PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: demo test models lint format bench bench-backend bench-startup conformance fuzz soak clean
+.PHONY: demo test models lint format bench bench-backend bench-startup conformance fuzz mutations soak clean
 
 demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
@@ -49,6 +49,10 @@ conformance: $(INSTALLED)
 # The native backend under AddressSanitizer and UBSan: two minutes. ARGS=--help says what can be had less or more of.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.server.fuzz $(ARGS)
+
+# What lint misses: 500 random mutations of good models; ARGS="--write docs/lint-mutations.md" writes the page.
+mutations: $(INSTALLED)
+	$(BIN)/python -m tests.repository.mutations $(ARGS)
 
 # Half an hour; MINUTES=5 makes it five.
 soak: $(INSTALLED)
