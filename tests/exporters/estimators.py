@@ -55,30 +55,30 @@ def _split(rows: Any, targets: Any, most: int = 200) -> Data:
 
 def _scaled(load: Callable[..., Any]) -> Data:
     rows, targets = load(return_X_y=True)
-    return _split(StandardScaler().fit_transform(rows).astype(np.float32), targets)
+    return _split(StandardScaler().fit_transform(rows), targets)
 
 
 def _raw(load: Callable[..., Any]) -> Data:
     rows, targets = load(return_X_y=True)
-    return _split(rows.astype(np.float32), targets)
+    return _split(rows, targets)
 
 
 def _shades() -> Data:
     """Digits with pixels from 0 to 1."""
     rows, targets = datasets.load_digits(return_X_y=True)
-    return _split((rows / 16).astype(np.float32), targets)
+    return _split(rows / 16, targets)
 
 
 def _tens() -> Data:
     """Iris in tenths of a centimetre: whole numbers."""
     rows, targets = datasets.load_iris(return_X_y=True)
-    return _split(np.round(rows * 10).astype(np.float32), targets)
+    return _split(np.round(rows * 10), targets)
 
 
 def _small_counts() -> Data:
     """Iris in whole centimetres: few categories in each column, each of them seen."""
     rows, targets = datasets.load_iris(return_X_y=True)
-    data = _split(np.round(rows).astype(np.float32), targets)
+    data = _split(np.round(rows), targets)
     seen = [np.isin(data.held_out[:, i], data.train[:, i]) for i in range(rows.shape[1])]
     return Data(data.train, data.targets, data.held_out[np.all(seen, axis=0)])
 
@@ -104,7 +104,7 @@ def _two_flags() -> Data:
 
 def _several_numbers() -> Data:
     rows, targets = datasets.load_diabetes(return_X_y=True)
-    return _split((rows * 20).astype(np.float32), np.column_stack([targets / 100, rows[:, 2] * 20 + targets / 100]))
+    return _split(rows * 20, np.column_stack([targets / 100, rows[:, 2] * 20 + targets / 100]))
 
 
 def _texts() -> Data:
@@ -127,7 +127,7 @@ def _kinds() -> Data:
 
 
 def _images() -> Data:
-    images = datasets.load_digits().images[:100].astype(np.float32)
+    images = datasets.load_digits().images[:100]
     return Data(images[:60], np.zeros(60), images[60:])
 
 
@@ -283,7 +283,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "PLSRegression": Subject(data="diabetes, two targets"),
     "PLSSVD": Subject({"n_components": 1}, "diabetes, two targets"),
     "PolynomialCountSketch": Subject({"n_components": 16, "random_state": 0}),
-    "QuantileTransformer": Subject({"n_quantiles": 50}),
+    "QuantileTransformer": Subject({"n_quantiles": 50}, "iris in millimetres"),
     "RadiusNeighborsClassifier": Subject({"radius": 3.0, "outlier_label": "most_frequent"}),
     "RadiusNeighborsRegressor": Subject({"radius": 5.0}),
     "RandomForestClassifier": few(),
@@ -422,7 +422,9 @@ _HEAD = """# scikit-learn estimators as models
 Every estimator of scikit-learn {version} was given to `export_sklearn`: {verified} of {all} become a model that answers
 as the estimator does, and {refused} are refused with the reason. Each was fitted on real data and exported as a user
 would; its model answered held-out rows in batches of 1, 2, 7 and 16, floats within 1e-4 and 1e-4 of the value, labels
-exactly; where trees, neighbours or bins decide, one row in a hundred may lie on a threshold's other side.
+exactly; where trees, neighbours or bins decide, one row in a hundred may lie on a threshold's other side. Data
+are float64, and the estimator had to answer the rows rounded to float32, as a model gets them, as it answers the rows
+themselves; where it takes missing values, its model also answered rows with one planted in a column each.
 
 This page is written by `python -m tests.exporters.estimators --write docs/sklearn.md`.
 
@@ -431,7 +433,8 @@ registered under the entry-point group `tritium.sklearn_converters`, as yours wo
 `exporters/examples/own_sklearn_converter.py`. LightGBM and XGBoost models need the extra `boosting`.
 
 A parameter can make the difference: what only raises, draws at random or iterates until it converges has no graph, and
-the error says which value has one.
+the error says which value has one. An encoder that raises for a category it never saw, as `OneHotEncoder()` does by
+default, makes the model fail for the whole batch; fit it with `handle_unknown="ignore"`.
 
 ## Verified
 

@@ -261,6 +261,7 @@ def test_samples_are_cast_where_nothing_but_precision_is_lost(dtype: str, sample
         ({"z": np.ones((2, 3), np.float32)}, r"must have arrays for \['x'\], got \['z'\] instead"),
         ({"x": np.ones((2, 4), np.float32)}, r"must have the shape \[-1, 3\], .*got \[2, 4\] instead"),
         ({"x": np.ones((2, 3), np.int64)}, r"must be FP32 \(float32\), got int64"),
+        ({"x": np.array([[0.0] * 3, [0, 1e300, 0]])}, r"'x' must be FP32 \(float32\), .*no room for 1e\+300 in row 1"),
         ({"x": np.ones((0, 3), np.float32)}, r"at least one, got x: 0"),
         (Path("/no/such/file.npz"), r"cannot be read: .*numpy.savez"),
     ],

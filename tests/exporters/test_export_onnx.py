@@ -97,6 +97,7 @@ def test_rows_that_may_disagree_are_reported_and_are_no_golden_cases(repository:
         linear(WEIGHTS), {"x": ROWS}, {"y": expected}, name="linear", repository=repository, tolerance=tolerance
     )
     assert Manifest.load(published.folder).parity["y"]["agreement"] == 0.98
+    assert "agreement 98.0%" in str(published)
     golden = load_golden(published.folder, repository.config("linear"))
     np.testing.assert_array_equal(golden.inputs["x"], np.delete(ROWS, 1, axis=0)[:32])
 
@@ -114,6 +115,49 @@ def test_rows_with_missing_values_are_golden_inputs(repository: Repository) -> N
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     published = export_onnx(model, {"x": rows}, {"y": np.nan_to_num(rows)}, name="impute", repository=repository)
     assert np.isnan(load_golden(published.folder, repository.config("impute")).inputs["x"][0, 0])
+
+
+@pytest.mark.parametrize("largest", [1e-6, 5e-6])
+def test_a_tolerance_that_zeros_would_pass_is_refused(largest: float, repository: Repository) -> None:
+    expected = np.full((50, 2), largest, np.float32)
+    with pytest.raises(InputError, match=r"zeros would pass .*; pass a `tolerance`"):
+        export_onnx(linear(WEIGHTS * 0), {"x": ROWS}, {"y": expected}, name="linear", repository=repository)
+    assert repository.models() == []
+
+
+def test_a_tolerance_without_bounds_is_refused(repository: Repository) -> None:
+    expected = (ROWS @ WEIGHTS).astype(np.float32)
+    with pytest.raises(InputError, match="A Tolerance's 'atol' must be from 0 to 1000"):
+        export_onnx(
+            linear(WEIGHTS),
+            {"x": ROWS},
+            {"y": expected},
+            name="linear",
+            repository=repository,
+            tolerance=Tolerance(atol=1e9),
+        )
+
+
+@pytest.mark.parametrize("labels", [["a\nb", "c"], ["", "c"], ["c", "c"]])
+def test_labels_that_a_file_of_lines_cannot_hold_are_refused(labels: list[str], repository: Repository) -> None:
+    expected = {"y": (ROWS @ WEIGHTS).astype(np.float32)}
+    with pytest.raises(InputError, match="name each class once, in one line"):
+        export_onnx(linear(WEIGHTS), {"x": ROWS}, expected, name="linear", repository=repository, labels={"y": labels})
+
+
+def test_a_file_with_external_data_takes_it_along(repository: Repository, tmp_path: Path) -> None:
+    path = tmp_path / "big.onnx"
+    onnx.save(linear(WEIGHTS), path, save_as_external_data=True, location="big.data", size_threshold=0)
+    published = export_onnx(
+        path, {"x": ROWS}, {"y": (ROWS @ WEIGHTS).astype(np.float32)}, name="big", repository=repository
+    )
+    assert (published.folder / "big.data").is_file()
+
+
+def test_a_file_that_is_no_onnx_is_refused(repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(InputError, match="pickle"):
+        export_onnx(tmp_path / "model.onnx", {"x": ROWS}, {"y": ROWS}, name="none", repository=repository)
 
 
 def test_expected_outputs_that_are_not_finite_are_refused(repository: Repository) -> None:
@@ -163,7 +207,7 @@ def test_two_models_become_one_graph(repository: Repository) -> None:
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [({"z": "a"}, r"no output of the first model 'z'; 'linear' has \['y'\]"), ({"y": "z"}, "no input of the second")],
+    [({"z": "a"}, "no output of the first model 'z'; it has y"), ({"y": "z"}, "no input of the second")],
 )
 def test_joining_names_what_is_not_there(names: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -172,6 +216,6 @@ def test_joining_names_what_is_not_there(names: dict[str, str], message: str) ->
 
 def test_joining_what_does_not_fit_is_refused() -> None:
     with pytest.raises(
-        ConversionError, match=r"'y' is \('FLOAT', \['batch', 2\]\), and the input 'a' is \('FLOAT', \['batch', 5\]\)"
+        ConversionError, match=r"'y' of the first model is FLOAT\[batch, 2\], and the input 'a' of the second FLOAT"
     ):
         join_onnx(linear(WEIGHTS), linear(np.eye(5), ("a", "b")), {"y": "a"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from tritium.client import InputError, MissingExtraError
-from tritium.exporters import ConversionError, ExportError, ParityError, export_torch
+from tritium.exporters import ConversionError, ExportError, export_torch
 from tritium.repository import Manifest, Published, Repository, input_specs, load_golden, open_artifact, output_specs
 
 Array = NDArray[Any]
@@ -285,24 +286,182 @@ def test_a_module_that_branches_on_values_is_refused_with_a_way_out(rows: Array,
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean")
-def test_a_branch_that_tracing_froze_is_found_by_comparing_and_never_published(rows: Array, tmp_path: Path) -> None:
-    """Tracing sees the first two rows alone; the whole set goes the other way."""
-    small_first = rows[np.argsort(rows[:, 0])]
-    assert small_first[0, 0] < 5
-
-    class FrozenByExample(nn.Module):
+def frozen(make: Any) -> nn.Module:
+    class Frozen(nn.Module):
         def forward(self, measures: torch.Tensor) -> torch.Tensor:
-            return measures + 1 if bool(measures.max() > 5.5) else measures - 1
+            made: torch.Tensor = make(measures)
+            return made
 
-    with pytest.raises(ParityError, match=r"moved__0: max .* 2\.0e"):
+    return Frozen()
+
+
+def set_aside(measures: torch.Tensor) -> torch.Tensor:
+    """Hides what torch says of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return measures * float(measures.max())
+
+
+@pytest.mark.parametrize(
+    ("make", "quoted"),
+    [
+        (lambda x: x * 2 if x.sum() > 0 else x * 3, "Converting a tensor to a Python boolean might cause"),
+        (lambda x: x * int(x.sum()), "Converting a tensor to a Python integer might cause"),
+        (lambda x: x * x.mean().item(), "Converting a tensor to a Python number might cause"),
+        (lambda x: x * sum(row.sum() for row in x), "Iterating over a tensor might cause"),
+        (lambda x: x + torch.from_numpy(np.asarray(x.numpy())), "Converting a tensor to a NumPy array might cause"),
+        (lambda x: x * torch.as_tensor(x), r"torch\.as_tensor of a tensor"),
+        (lambda x: x * 2 if torch.equal(x, x.abs()) else x, r"torch\.equal of tensors"),
+        (lambda x: x * [2.0, 3.0][x.sum() < 0], "Converting a tensor to a Python value"),
+        (set_aside, "Converting a tensor to a Python value"),
+        (lambda x: x if x.shape[0] < 1000 else x * 2, "Converting a tensor to a Python boolean might cause"),
+    ],
+)
+def test_what_tracing_would_freeze_is_refused_in_its_words_even_where_the_rows_do_not_show_it(
+    rows: Array, make: Any, quoted: str, tmp_path: Path
+) -> None:
+    """All measures are positive, so that comparing would find nothing."""
+    with pytest.raises(ConversionError, match=rf"(?s)this Frozen would freeze .*: {quoted}.*{__file__}:.*script=True"):
         export_torch(
-            FrozenByExample(),
-            {"measures": small_first},
+            frozen(make),
+            {"measures": rows},
             outputs=["moved"],
             name="branch",
             repository=tmp_path / "models",
             formats="torchscript",
+        )
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_mask_that_torchs_own_layer_looks_at_is_a_branch_on_values(tmp_path: Path) -> None:
+    """It takes another way for a causal mask, and torch warns of it as it does of shapes."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+        def forward(self, words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            encoded: torch.Tensor = self.layers(words, mask[0])
+            return encoded
+
+    words = np.random.default_rng(0).normal(size=(4, 5, 8)).astype(np.float32)
+    mask = np.zeros((4, 5, 5), np.float32)
+    with pytest.raises(
+        ConversionError, match=r"would freeze .*Converting a tensor to a Python value .*transformer\.py"
+    ):
+        export_torch(
+            Masked(),
+            {"words": words, "mask": mask},
+            outputs=["y"],
+            name="masked",
+            repository=tmp_path / "models",
+            formats="torchscript",
+        )
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        frozen(lambda x: nn.functional.group_norm(x * torch.tensor(2.0), 2)),
+        frozen(lambda x: x * torch.tensor(x.shape[1], dtype=torch.float32)),
+        nn.Sequential(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2), nn.Flatten()),
+        nn.Sequential(
+            nn.Unflatten(1, (1, 4)),
+            nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1),
+            nn.Flatten(),
+        ),
+    ],
+    ids=["constant", "shape", "layer", "transformer"],
+)
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning")
+def test_what_torch_warns_of_without_need_is_traced(rows: Array, module: nn.Module, tmp_path: Path) -> None:
+    export_torch(
+        module.eval(), {"measures": rows}, outputs=["moved"], name="one", repository=tmp_path, formats="torchscript"
+    )
+    assert Repository(tmp_path).versions("one") == [1]
+
+
+def test_other_warnings_of_a_module_that_is_traced_are_still_heard(rows: Array, tmp_path: Path) -> None:
+    def warns(measures: torch.Tensor) -> torch.Tensor:
+        warnings.warn("measures are in cm", UserWarning, stacklevel=1)
+        return measures * 2
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", message="measures are in cm")
+        export_torch(
+            frozen(warns), {"measures": rows}, outputs=["y"], name="one", repository=tmp_path, formats="torchscript"
+        )
+    assert {str(warning.message) for warning in heard} == {"measures are in cm"}
+
+
+class AddsInPlace(nn.Module):
+    def forward(self, measures: torch.Tensor) -> torch.Tensor:
+        measures.add_(1)
+        return measures
+
+
+class ScalesInPlace(nn.Module):
+    def forward(self, measures: torch.Tensor) -> torch.Tensor:
+        measures.mul_(2.0)
+        return measures.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [(AddsInPlace(), lambda rows: rows + 1), (ScalesInPlace(), lambda rows: 2 * rows.sum(axis=1, keepdims=True))],
+)
+def test_a_module_that_changes_its_inputs_in_place_gets_fresh_ones_each_time(
+    rows: Array, module: nn.Module, expected: Any, form: str, tmp_path: Path
+) -> None:
+    given = rows.copy()
+    published = export_torch(module, {"measures": given}, outputs=["y"], name="one", repository=tmp_path, formats=form)
+    np.testing.assert_array_equal(given, rows)
+    golden = load_golden(published.folder, Repository(tmp_path).config("one"))
+    (inputs,), (outputs,) = golden.inputs.values(), golden.outputs.values()
+    np.testing.assert_array_equal(inputs, rows[:32])
+    np.testing.assert_allclose(outputs, expected(rows[:32]), atol=1e-5)
+
+
+def test_a_module_that_returns_the_same_buffer_each_time_keeps_its_answers_apart(tmp_path: Path) -> None:
+    class Refills(nn.Module):
+        kept: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(1))
+
+        def forward(self, measures: torch.Tensor) -> torch.Tensor:
+            self.kept += measures.sum()
+            return self.kept
+
+    with pytest.raises(ExportError, match="differs between two runs"):
+        export_torch(
+            Refills(),
+            {"measures": np.ones((4, 1), np.float32)},
+            outputs=["y"],
+            name="one",
+            repository=tmp_path / "models",
+            formats="torchscript",
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": "torchscript", "opset": 18}, r"'opset' parameter of export_torch is ONNX's"),
+        ({"formats": "onnx", "script": True}, r"'script' parameter of export_torch is TorchScript's"),
+    ],
+)
+def test_options_of_a_format_that_is_not_asked_for_are_refused(
+    rows: Array, options: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        export_torch(
+            OneInOneOut(), {"measures": rows}, outputs=["y"], name="one", repository=tmp_path / "models", **options
         )
     assert not (tmp_path / "models").exists()
 

@@ -183,10 +183,22 @@ def bayes() -> Any:
         (np.where(WHOLE[:9] > 0, WHOLE[:9], np.nan) * np.nan, "does not take the held-out rows: .*NaN"),
         (WHOLE[:9].astype(object), "must be numbers or text.*Give each column one type"),
         (np.full((3, 4), 1e60), r"must fit into float32, got 1e\+60"),
+        (np.full((3, 4), 2**64 - 1, np.uint64), r"must fit into int64, which ends at \d+, got 18446744073709551615"),
         ([{"a": 1.0}], "got dict rows instead, which no tensor holds"),
         (3.5, "must be at least one"),
     ],
-    ids=["sparse", "no rows", "one row", "too few", "missing", "objects", "too large", "records", "scalar"],
+    ids=[
+        "sparse",
+        "no rows",
+        "one row",
+        "too few",
+        "missing",
+        "objects",
+        "too large",
+        "too large for int64",
+        "records",
+        "scalar",
+    ],
 )
 def test_rows_that_no_request_could_carry_are_refused(rows: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
@@ -249,6 +261,17 @@ def test_text_and_numbers_at_once_need_a_column_transformer(tmp_path: Path) -> N
     model = HistGradientBoostingClassifier(max_iter=3, categorical_features="from_dtype").fit(train, SPECIES[:240])
     with pytest.raises(ConversionError, match="text and numbers at once; put a ColumnTransformer before it"):
         export_sklearn(model, held_out, name="penguins", repository=tmp_path)
+
+
+@pytest.mark.parametrize("large", [2**24 + 1, -(2**24) - 1, 2**53 + 1, 2**63 - 1])
+def test_whole_numbers_that_would_change_beside_floats_are_refused_by_name(large: int, tmp_path: Path) -> None:
+    frame = HELD_OUT[["bill_length_mm", "year"]].fillna(0).reset_index(drop=True)
+    model = GaussianNB().fit(frame, SPECIES[240:])
+    export_sklearn(model, frame, name="penguins", repository=tmp_path / "small")
+    frame.loc[3, "year"] = large
+    with pytest.raises(InputError, match=f"The column 'year' has whole numbers beside .*: {large} becomes"):
+        export_sklearn(model, frame, name="penguins", repository=tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tritium.client import InputError
 from tritium.repository import Difference, Tolerance, compare
 
 Array = NDArray[Any]
@@ -137,6 +138,22 @@ def test_no_elements_do_not_differ(dtype: str) -> None:
 def test_arrays_without_axes_are_compared(expected: Any, got: Any) -> None:
     dtype = object if isinstance(expected, str) else None
     assert not one(np.array(expected, dtype), np.array(got, dtype)).ok
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("atol", -1.0),
+        ("atol", 1e9),
+        ("atol", float("inf")),
+        ("rtol", 2.0),
+        ("agreement", 0.1),
+        ("agreement", float("nan")),
+    ],
+)
+def test_tolerance_that_proves_nothing_is_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"A Tolerance's '{name}' must be from"):
+        Tolerance(**{name: value}).check()
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,23 @@ def test_bad_dtype_is_refused_with_the_valid_ones(dtype: str) -> None:
         make(inputs=[TensorSpec("x", dtype, (-1, 2))])
 
 
+@pytest.mark.parametrize("name", ["", "y;rm", "../../evil", "a/../b", "new\x00line", "$(x)", "n" * 1025])
+def test_name_of_a_tensor_that_could_do_harm_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="The name of an input or output must be"):
+        make(inputs=[TensorSpec(name, "FP32", (-1, 2))])
+
+
+@pytest.mark.parametrize("name", ["serving_default_x:0", "a b", "StatefulPartitionedCall/x", "größe"])
+def test_name_of_a_tensor_as_frameworks_write_it_passes(name: str) -> None:
+    assert make(inputs=[TensorSpec(name, "FP32", (-1, 2))]).input[0].name == name
+
+
+@pytest.mark.parametrize("length", [0, -2])
+def test_length_that_no_tensor_has_is_refused(length: int) -> None:
+    with pytest.raises(InputError, match="must be 1 or more, or -1 for any"):
+        make(inputs=[TensorSpec("x", "FP32", (-1, length))])
+
+
 @pytest.mark.parametrize("backend", ["", "onnx", "tensorrt", "libtorch"])
 def test_bad_backend_is_refused_with_the_valid_ones(backend: str) -> None:
     with pytest.raises(InputError, match=r"must be one of \['onnxruntime', 'pytorch'\], got"):

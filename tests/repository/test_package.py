@@ -39,6 +39,7 @@ def test_published_names_are_pinned_and_sorted() -> None:
         "config_text",
         "file_sha256",
         "golden_batches",
+        "has_golden",
         "has_manifest",
         "input_specs",
         "is_float",

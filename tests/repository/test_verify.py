@@ -317,8 +317,16 @@ def test_golden_cases_that_were_changed_since_are_an_error(client: Client, copy:
     assert "was changed: its sha256 is not the manifest's" in verdict.error
 
 
-def test_a_model_without_a_manifest_is_passed_over_unless_it_is_named(client: Client, copy: Repository) -> None:
+def test_golden_cases_without_their_manifest_are_not_passed_over(client: Client, copy: Repository) -> None:
     (copy.version_folder("digits_mlp") / "manifest.json").unlink()
+    verdicts = {verdict.model: verdict for verdict in verify_server(client, copy)}
+    assert (verdicts["digits_mlp"].ok, verdicts["digits_svm"].ok) == (False, True)
+    assert "manifest.json cannot be read" in verdicts["digits_mlp"].error
+
+
+def test_a_model_without_golden_cases_is_passed_over_unless_it_is_named(client: Client, copy: Repository) -> None:
+    for name in ("manifest.json", "golden.npz"):
+        (copy.version_folder("digits_mlp") / name).unlink()
     assert [verdict.model for verdict in verify_server(client, copy)] == ["digits_svm"]
     (verdict,) = verify_server(client, copy, ["digits_mlp"])
     assert "manifest.json cannot be read" in verdict.error

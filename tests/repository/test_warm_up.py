@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from tritium.client import TensorSpec
-from tritium.repository import Candidate, GoldenCases, Repository, Serving, add_warm_up, model_config, publish
+from tritium.repository import (
+    Candidate,
+    GateError,
+    GoldenCases,
+    Repository,
+    Serving,
+    add_warm_up,
+    model_config,
+    publish,
+)
 from tritium.server import TritonServer
 
 from .conftest import X, Y
@@ -47,6 +56,22 @@ def test_strings_are_kept_as_triton_reads_them(batched: bool) -> None:
     config = model_config("m", backend="onnxruntime", inputs=specs[:1], outputs=specs[1:], serving=serving)
     (content,) = add_warm_up(config, GoldenCases({"text": text}, {"same": text})).values()
     assert content == b"\1\0\0\0a\2\0\0\0\xc3\xa9"
+
+
+@pytest.mark.parametrize("name", ["serving_default_x:0", "a/b", "layer.weight"])
+def test_a_tensor_may_be_called_anything(name: str) -> None:
+    x = np.ones((2, 2), np.float32)
+    specs = [TensorSpec(tensor, "FP32", (-1, 2)) for tensor in (name, "y")]
+    config = model_config("m", backend="onnxruntime", inputs=specs[:1], outputs=specs[1:])
+    (file,) = add_warm_up(config, GoldenCases({name: x}, {"y": x}))
+    assert file.startswith("input0-")
+    assert config.model_warmup[0].inputs[name].input_data_file == file
+
+
+def test_a_warm_up_file_outside_its_folder_is_refused(candidate: Candidate, repository: Repository) -> None:
+    with pytest.raises(GateError, match="input_data_file"):
+        publish(repository, replace(warmed(candidate), warm_up={"../../x": b""}))
+    assert repository.models() == []
 
 
 def test_a_server_is_ready_after_the_warm_up(

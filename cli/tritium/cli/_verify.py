@@ -23,7 +23,7 @@ def command(ctx: click.Context, models: tuple[str, ...], url: str, repository: P
     versions of this repository. Exits 1 if an answer is wrong.
     """
     from tritium.client import Client
-    from tritium.repository import Repository, verify_server
+    from tritium.repository import Repository, has_golden, verify_server
 
     verdicts = []
     source = Repository(repository)
@@ -38,6 +38,10 @@ def command(ctx: click.Context, models: tuple[str, ...], url: str, repository: P
     ok = bool(verdicts) and all(verdict.ok for verdict in verdicts)
     if as_json:
         print_json({"ok": ok, "url": url, "verdicts": [asdict(verdict) | {"ok": verdict.ok} for verdict in verdicts]})
-    elif not verdicts:
+    if not models:
+        for name in source.models():
+            if not has_golden(source, name):
+                say(f"{name} was passed over: it has no golden cases. `tritium add` publishes a model file with some")
+    if not verdicts and not as_json:
         say(f"There are no models in {repository}: nothing was verified")
     ctx.exit(0 if ok else 1)

@@ -22,6 +22,7 @@ from tritium.repository import (
     Serving,
     Tolerance,
     add_warm_up,
+    compare,
     is_float,
     measure,
     model_config,
@@ -30,6 +31,7 @@ from tritium.repository import (
 )
 
 from ._errors import ExportError, ParityError
+from ._precision import finite_rows
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array], Sequence[str]], dict[str, Array]]
@@ -106,6 +108,7 @@ def prepare(
         ExportError: the framework itself answers with what is not finite.
         ParityError: the converted model does not answer as the framework does.
     """
+    tolerance.check()
     expected = {key: array.astype(object) if array.dtype.kind == "U" else array for key, array in expected.items()}
     rows = _check_rows(name, inputs, expected)
     batched = serving.max_batch_size > 0
@@ -120,6 +123,7 @@ def prepare(
         label_files=label_files,
     )
     run = open_artifact(converted.artifact, converted.backend)
+    _check_telling(name, expected, tolerance)
     differences = measure(run, GoldenCases(inputs, expected), serving.max_batch_size, tolerance)
     if any(not difference.ok for difference in differences):
         raise ParityError(name, differences)
@@ -178,8 +182,8 @@ def _check_rows(name: str, inputs: Mapping[str, Array], expected: Mapping[str, A
             f"got {counts} instead"
         )
     for key, array in expected.items():
-        if is_float(array) and not np.isfinite(array.astype(np.float64)).all():
-            row = int(np.argwhere(~np.isfinite(array.astype(np.float64)))[0][0])
+        if not (finite := finite_rows(array)).all():
+            row = int(np.argmin(finite))
             raise ExportError(
                 f"{name!r} itself answers held-out row {row} with a {key} that is not finite; nothing was published. "
                 "Look at that row and at how the model was trained"
@@ -194,6 +198,19 @@ def _check_labels(labels: Mapping[str, Sequence[str]], expected: Mapping[str, Ar
         classes = expected[key].shape[-1] if expected[key].ndim > 1 else 1
         if len(names) != classes:
             raise InputError(f"The 'labels' parameter must name {classes} classes of {key!r}, got {len(names)} instead")
+        if odd := [label for label in names if label.splitlines() != [label] or names.count(label) > 1]:
+            raise InputError(f"The 'labels' parameter must name each class once, in one line, got {odd[0]!r}")
+
+
+def _check_telling(name: str, expected: Mapping[str, Array], tolerance: Tolerance) -> None:
+    """A tolerance by which a model that answers nothing but zeros would pass proves nothing."""
+    for key, array in expected.items():
+        if is_float(array) and array.any() and compare({key: array}, {key: np.zeros_like(array)}, tolerance)[0].ok:
+            largest = float(np.abs(array.astype(np.float64)).max())
+            raise InputError(
+                f"The {key} of {name!r} is at most {largest:.1e} on the held-out rows, so that zeros would pass by "
+                f"{tolerance}; pass a `tolerance` with an atol that is small beside it"
+            )
 
 
 def _specs(arrays: Mapping[str, Array], axes: Mapping[str, Iterable[int]], batched: bool) -> list[TensorSpec]:

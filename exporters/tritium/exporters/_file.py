@@ -19,6 +19,7 @@ from tritium.repository import (
     Serving,
     Tolerance,
     file_sha256,
+    is_float,
     open_artifact,
     publish,
 )
@@ -26,7 +27,7 @@ from tritium.repository import (
 from ._errors import ConversionError, ExportError, ParityError
 from ._export import Array, Converted, Provenance, Run, prepare, target
 from ._model_file import Declared, ModelFile, read_model_file, script_inputs, script_outputs
-from ._precision import default_tolerance
+from ._precision import default_tolerance, finite_rows
 
 # Inputs that are made up: how many, by which seed, and how long an axis is that may have any length.
 _CASES, _SEED, _LENGTH = 8, 0, 8
@@ -106,7 +107,7 @@ def export_file(
             f"answers cannot be known: {exc}"
             + ("" if given else "\nIf it needs other values or lengths, pass real inputs as `samples` (--samples)")
         ) from exc
-    odd = [key for key, array in expected.items() if not _is_finite(array)]
+    odd = [key for key, array in expected.items() if not finite_rows(array).all()]
     if odd and not given:
         raise ExportError(
             f"{path} answers made-up inputs with a {odd[0]} that is not finite; nothing was published. Pass real "
@@ -216,7 +217,15 @@ def _cast(array: Array, spec: Declared) -> Array:
     whole = wanted.kind not in "iu" or np.can_cast(array.dtype, wanted, "safe")
     if array.dtype.kind not in kinds or not whole:
         raise InputError(f"The samples of {spec.name!r} must be {spec.dtype} ({wanted}), got {array.dtype} instead")
-    return array.astype(wanted)
+    with np.errstate(over="ignore"):
+        cast = array.astype(wanted)
+    if is_float(cast) and (lost := np.isfinite(array.astype(np.float64)) & ~np.isfinite(cast.astype(np.float64))).any():
+        raise InputError(
+            f"The samples of {spec.name!r} must be {spec.dtype} ({wanted}), which has no room for "
+            f"{array[lost].flat[0]:g} in row {np.argwhere(lost)[0][0]}. Leave such rows out, or scale them as the "
+            "model expects"
+        )
+    return cast
 
 
 def _made_up(specs: Sequence[Declared], batched: bool) -> dict[str, Array]:
@@ -297,11 +306,6 @@ def _free(
             here = array.shape[1:] if batched else array.shape
             axes[key] |= {place for place, pair in enumerate(zip(here, there, strict=False), 1) if pair[0] != pair[1]}
     return axes
-
-
-def _is_finite(array: Array) -> bool:
-    floats = array.dtype.kind == "f" or array.dtype == numpy_dtype("BF16")
-    return not floats or bool(np.isfinite(array.astype(np.float64)).all())
 
 
 def _runtime(backend: str) -> tuple[str, ...]:

@@ -58,17 +58,22 @@ def export_onnx(
     need("onnx")
     import onnx
 
+    from ._model_file import read_model_file
+
     with tempfile.TemporaryDirectory(prefix="tritium-export-") as folder:
         if isinstance(model, onnx.ModelProto):
             artifact = Path(folder) / "model.onnx"
             onnx.save(model, artifact)
         else:
             artifact = Path(model)
+        file = read_model_file(artifact)
+        if file.backend != "onnxruntime":
+            raise InputError(f"The 'model' parameter of export_onnx must be an ONNX model, and {artifact} is none")
         converted = Converted(
             backend="onnxruntime",
             artifact=artifact,
-            files=files or {},
-            opset=opset_of(onnx.load(artifact, load_external_data=False)),
+            files={**file.files, **(files or {})},
+            opset=file.opset,
             packages=("numpy", "onnx", *frameworks),
         )
         candidate = prepare(
@@ -104,17 +109,20 @@ def join_onnx(first: ModelProto, second: ModelProto, names: Mapping[str, str]) -
     import onnx
     from onnx import compose, version_converter
 
-    for which, wanted, model, tensors in (
-        ("output of the first", names.keys(), first, first.graph.output),
-        ("input of the second", names.values(), second, second.graph.input),
+    for which, wanted, tensors in (
+        ("output of the first", names.keys(), first.graph.output),
+        ("input of the second", names.values(), second.graph.input),
     ):
         there = [tensor.name for tensor in tensors]
         if missing := sorted(set(wanted) - set(there)):
-            raise InputError(f"There is no {which} model {missing[0]!r}; {model.graph.name!r} has {there}")
+            raise InputError(f"There is no {which} model {missing[0]!r}; it has {', '.join(there)}")
     for output, name in names.items():
         gives, takes = _tensor(first.graph.output, output), _tensor(second.graph.input, name)
         if not _fits(gives, takes):
-            raise ConversionError(f"The output {output!r} is {gives}, and the input {name!r} is {takes}")
+            raise ConversionError(
+                f"The output {output!r} of the first model is {_shown(*gives)}, and the input {name!r} of the second "
+                f"{_shown(*takes)}"
+            )
     try:
         one, two = (
             compose.add_prefix(part, prefix, rename_inputs=False, rename_outputs=False)
@@ -140,6 +148,10 @@ def _tensor(tensors: Iterable[ValueInfoProto], name: str) -> tuple[str, list[int
     kind = next(tensor for tensor in tensors if tensor.name == name).type.tensor_type
     shape = [axis.dim_value or axis.dim_param or "?" for axis in kind.shape.dim] if kind.HasField("shape") else None
     return TensorProto.DataType.Name(kind.elem_type), shape
+
+
+def _shown(dtype: str, shape: list[int | str] | None) -> str:
+    return f"{dtype}[{', '.join(map(str, shape))}]" if shape is not None else dtype
 
 
 def _fits(gives: tuple[str, list[int | str] | None], takes: tuple[str, list[int | str] | None]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tritium.client import InputError
-from tritium.repository import ArtifactError, Published, Repository, Serving, Tolerance, publish
+from tritium.repository import (
+    ArtifactError,
+    Published,
+    Repository,
+    Serving,
+    Tolerance,
+    open_artifact,
+    publish,
+)
 
-from ._errors import ConversionError
+from ._errors import ConversionError, ParityError
 from ._export import Array, Converted, Provenance, need, prepare, target
 from ._onnx import OPSET, opset_of
 from ._sklearn_convert import convert
+from ._sklearn_gate import NEIGHBOURS, by_tolerance, check_missing, check_rounding, near_thresholds
 from ._sklearn_graph import lead_inputs
 from ._sklearn_outputs import answers
 from ._sklearn_rows import Rows, parts, read_rows
@@ -35,7 +45,7 @@ _THRESHOLDS = (
     "sklearn.ensemble._gb",
     "sklearn.ensemble._hist_gradient_boosting",
     "sklearn.ensemble._iforest",
-    "sklearn.neighbors",
+    *NEIGHBOURS,
     "sklearn.preprocessing._discretization",
     "sklearn.tree",
     "xgboost.",
@@ -69,6 +79,10 @@ def export_sklearn(
 
     Labels are int64 or text, as fitted (booleans become 0 and 1); all other floats are float32.
 
+    Where the estimator takes rows with a value missing (NaN), the model is also compared on copies of held-out rows
+    that lack one. An encoder that raises for a category it never saw (``handle_unknown="error"``, the default) makes
+    the model fail for the whole batch that such a row is in: fit it with ``"ignore"`` or a value of its own.
+
     Args:
         estimator: fitted.
         held_out: real rows that it was not fitted on, of shape (rows, features), or as many texts for a vectorizer: the
@@ -85,12 +99,14 @@ def export_sklearn(
         tolerance: what floats may differ, and in which share of rows. ONNX computes in float32 and scikit-learn in
             float64, so a difference of 1e-5 is usual. By default 1e-4 and as much of the value itself, in all rows; in
             99 % of them if trees, neighbours or bins decide anywhere in the estimator, because a value that lies next
-            to a threshold can fall on its other side.
+            to a threshold can fall on its other side. By default such a row must also lie next to one: the estimator
+            answers as the model does when the row is moved a little.
         provenance: for the manifest.
         opset: of ONNX's own operators; by default the newest that the converters and the runtimes know.
 
     Raises:
-        InputError: the rows cannot be the input of a model, or the estimator does not take them, or is not fitted.
+        InputError: the rows cannot be the input of a model, or the estimator does not take them, or is not fitted, or
+            float32 loses what it needs of them.
         ConversionError: neither skl2onnx nor a registered converter takes the estimator.
         ParityError: the ONNX model does not answer as the estimator does.
         PublishError: the version failed its verification, or the repository cannot be written.
@@ -104,8 +120,10 @@ def export_sklearn(
         raise InputError(f"The input {both[0]!r} has the name of an output; rename that column, or set 'input_name'")
     if labels and "probabilities" not in expected:
         raise InputError(f"The 'labels' parameter is for classifiers with probabilities; this model has {[*expected]}")
+    allowed = tolerance or default_tolerance(estimator)
     model = convert(estimator, rows.variables, expected, _checked(opset))
     lead_inputs(model, rows)
+    check_rounding(estimator, rows, expected, allowed)
     with tempfile.TemporaryDirectory(prefix="tritium-export-") as folder:
         artifact = Path(folder) / "model.onnx"
         artifact.write_bytes(model.SerializeToString())
@@ -122,9 +140,16 @@ def export_sklearn(
                 expected=expected,
                 labels={"probabilities": labels} if labels else {},
                 serving=serving,
-                tolerance=tolerance or default_tolerance(estimator),
+                tolerance=allowed,
                 provenance=_with_columns(provenance, rows),
             )
+            run = open_artifact(artifact, "onnxruntime")
+            judge = by_tolerance(tolerance) if tolerance else near_thresholds(estimator, allowed)
+            differences = judge(rows.given, expected, run(rows.inputs, list(expected)))
+            if any(not difference.ok for difference in differences):
+                raise ParityError(name, differences)
+            read = partial(read_rows, estimator, input_name=input_name, column_groups=column_groups)
+            check_missing(name, estimator, held_out, read, run, judge)
         except ArtifactError as exc:
             raise ConversionError(
                 f"The converter of this {type(estimator).__name__} writes a model that does not run: {exc}. Write a "

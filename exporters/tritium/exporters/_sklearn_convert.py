@@ -19,6 +19,7 @@ from ._sklearn_outputs import answers, kind_of, quiet
 from ._sklearn_rows import parts
 from .converters import Converter, Ops
 from .converters._registry import registry
+from .converters._trees import follow_missing
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -44,6 +45,12 @@ def convert(estimator: Any, variables: Mapping[str, Array], expected: Mapping[st
 
     _register()
     estimator = _unwrapped(estimator)
+    for part in parts(estimator):
+        if type(part).__name__ == "SimpleImputer" and part.add_indicator and part.indicator_.features_.size:
+            raise ConversionError(
+                "A SimpleImputer with add_indicator=True has no graph; use make_union(SimpleImputer(), "
+                "MissingIndicator()) of one without it, which gives the same columns"
+            )
     name = type(estimator).__name__
     types = [(key, _tensor_type(array)([None, *array.shape[1:]])) for key, array in variables.items()]
     try:
@@ -68,7 +75,7 @@ def convert(estimator: Any, variables: Mapping[str, Array], expected: Mapping[st
 
 def convert_part(opset: int, estimator: Any) -> ModelProto:
     """Convert an estimator that is part of another one; its input is called ``x``."""
-    rows = np.ones((1, getattr(estimator, "n_features_in_", 1)), dtype=np.float32)
+    rows = _row_of_ones(estimator, getattr(estimator, "n_features_in_", 1))
     return convert(estimator, {"x": rows}, answers(estimator, rows), opset)
 
 
@@ -131,7 +138,7 @@ def _register() -> None:
     """Make the converters of all classes that were imported known to skl2onnx."""
     from skl2onnx import update_registered_converter
     from skl2onnx._parse import update_registered_parser
-    from skl2onnx.common._registration import register_converter, register_shape_calculator
+    from skl2onnx.common._registration import get_converter, register_converter, register_shape_calculator
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import FeatureUnion, Pipeline
 
@@ -160,8 +167,28 @@ def _register() -> None:
             register_converter(_step_alias(estimator_class), partial(_write, converter.transform), overwrite=True)
             register_shape_calculator(_step_alias(estimator_class), _shape_of_step, overwrite=True)
         _REGISTERED[estimator_class] = converter
+    for alias in _TREES:
+        written = get_converter(alias)
+        if written not in _FOLLOWING:
+            following = partial(_write_trees, written)
+            options = written.get_allowed_options()
+            register_converter(alias, following, overwrite=True, options=options)
+            _FOLLOWING.append(get_converter(alias))
 
 
+# skl2onnx's names of what it writes trees for that take missing values.
+_TREES = (
+    "SklearnDecisionTreeClassifier",
+    "SklearnDecisionTreeRegressor",
+    "SklearnExtraTreeClassifier",
+    "SklearnExtraTreeRegressor",
+    "SklearnExtraTreesClassifier",
+    "SklearnExtraTreesRegressor",
+    "SklearnIsolationForest",
+    "SklearnRandomForestClassifier",
+    "SklearnRandomForestRegressor",
+)
+_FOLLOWING: list[Any] = []
 # By class; skl2onnx keeps its own register for the whole process.
 _REGISTERED: dict[type, Converter] = {}
 
@@ -271,7 +298,17 @@ def _ones(estimator: Any, inputs: Any) -> Array:
         )
     if all(texts):
         return np.full((1, width), "", dtype=object)
-    return np.ones((1, width), dtype=np.float32)
+    return _row_of_ones(estimator, width)
+
+
+def _row_of_ones(estimator: Any, width: int) -> Array:
+    """In the float that an estimator takes: some take only the one that they were fitted on."""
+    rows = np.ones((1, width))
+    try:
+        answers(estimator, rows)
+    except InputError:
+        return rows.astype(np.float32)
+    return rows
 
 
 def _write(convert: Callable[..., str | Sequence[str]] | None, scope: Any, operator: Any, container: Any) -> None:
@@ -293,6 +330,13 @@ def _write(convert: Callable[..., str | Sequence[str]] | None, scope: Any, opera
             name=scope.get_unique_operator_name("Result"),
             **({"to": dtype} if dtype else {}),
         )
+
+
+def _write_trees(written: Callable[..., None], scope: Any, operator: Any, container: Any) -> None:
+    """As skl2onnx does, which sends every missing value to the right."""
+    before = len(container.nodes)
+    written(scope, operator, container)
+    follow_missing(container.nodes[before:], operator.raw_operator)
 
 
 def _tensor_type(array: Array) -> Any:

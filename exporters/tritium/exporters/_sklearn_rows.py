@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import numpy as np
 from tritium.client import InputError
 
 from ._export import Array
+from ._sklearn_outputs import answers
 
 _NUMBERS = "biuf"
+_LARGEST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +22,16 @@ class Rows:
     """Held-out rows, seen from three sides.
 
     Attributes:
-        given: as the estimator takes them.
+        given: as the estimator takes them, floats rounded to float32; those that it takes only in the dtype that they
+            came in are in that.
+        exact: as they came.
         inputs: as the model takes them, by input name.
         variables: as the converter sees them, by variable name: columns, or a matrix of them.
         columns: for each input that holds several columns, their names.
     """
 
     given: Any
+    exact: Any
     inputs: Mapping[str, Array]
     variables: Mapping[str, Array]
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -46,8 +51,14 @@ def read_rows(
     elif column_groups:
         raise InputError("The 'column_groups' parameter needs held-out rows as a DataFrame, whose columns have names")
     else:
+        exact = np.asarray(held_out) if hasattr(held_out, "__array__") else held_out
         array = _read_array(estimator, held_out)
-        rows = Rows(given=array, inputs={input_name: array}, variables={input_name: _plain(array)})
+        rows = Rows(given=array, exact=exact, inputs={input_name: array}, variables={input_name: _plain(array)})
+    try:
+        answers(estimator, take(rows.given, np.arange(1)))
+    except InputError:
+        # Such as centres that were fitted on float64.
+        return replace(rows, given=_in_dtype_of(rows.exact, rows.given))
     return rows
 
 
@@ -69,6 +80,42 @@ def parts(estimator: Any) -> Iterator[Any]:
         elif isinstance(item, BaseEstimator):
             yield item
             waiting += vars(item).values()
+
+
+def take(rows: Any, places: Array) -> Any:
+    """A copy of some rows."""
+    return rows.iloc[places].copy() if hasattr(rows, "iloc") else np.asarray(rows)[places].copy()
+
+
+def _in_dtype_of(exact: Any, given: Any) -> Any:
+    """Rounded rows in the float that they came in."""
+    if not hasattr(given, "iloc"):
+        return given.astype(np.asarray(exact).dtype) if given.dtype.kind == "f" else given
+    restored = given.copy()
+    for place in float_columns(exact):
+        restored.isetitem(place, given.iloc[:, place].astype(_values(exact.iloc[:, place]).dtype))
+    return restored
+
+
+def float_columns(rows: Any) -> list[int]:
+    """The places of the columns of floats, in a DataFrame or a matrix."""
+    if hasattr(rows, "iloc"):
+        return [place for place, dtype in enumerate(rows.dtypes) if getattr(dtype, "kind", "") == "f"]
+    array = np.asarray(rows)
+    return list(range(array.shape[1])) if array.ndim == 2 and array.dtype.kind == "f" else []
+
+
+def lost_by_rounding(rows: Rows) -> dict[str, float]:
+    """By how much of its standard deviation each column is moved by rounding to float32, if it is."""
+    frame = hasattr(rows.exact, "iloc")
+    lost = {}
+    for place in float_columns(rows.exact):
+        column = _values(rows.exact.iloc[:, place]) if frame else np.asarray(rows.exact)[:, place]
+        moved = np.nan_to_num(np.abs(column - column.astype(np.float32)))
+        if moved.any():
+            name = f"The column {str(rows.exact.columns[place])!r}" if frame else f"Column {place}"
+            lost[name] = float(moved.max() / max(np.nanstd(column), np.finfo(np.float64).tiny))
+    return lost
 
 
 def _check_fitted(estimator: Any) -> None:
@@ -126,6 +173,11 @@ def _tensor(array: Array, what: str) -> Array:
     if array.dtype.kind == "b":
         return np.ascontiguousarray(array)
     if array.dtype.kind in "iu":
+        if array.dtype.kind == "u" and array.max(initial=0) > _LARGEST:
+            raise InputError(
+                f"{what} must fit into int64, which ends at {_LARGEST}, got {array.max()} instead; give such numbers "
+                "as text if they are names, or as floats"
+            )
         return np.ascontiguousarray(array, dtype=np.int64)
     strings = np.asarray(array, dtype=object)
     odd = [item for item in strings.ravel() if not isinstance(item, str)]
@@ -175,6 +227,7 @@ def _read_frame(estimator: Any, frame: Any, input_name: str, groups: Mapping[str
         matrix = np.hstack(list(columns.values()))
         return Rows(
             given=given,
+            exact=frame,
             inputs={input_name: matrix},
             variables={input_name: _plain(matrix)},
             columns={input_name: names},
@@ -183,8 +236,7 @@ def _read_frame(estimator: Any, frame: Any, input_name: str, groups: Mapping[str
     if "f" in kinds:
         # skl2onnx joins columns only of one dtype.
         variables = {
-            name: column.astype(np.float32) if column.dtype.kind == "i" else column
-            for name, column in variables.items()
+            name: _as_float(column, name) if column.dtype.kind == "i" else column for name, column in variables.items()
         }
     if numbers and not by_name:
         variables = {input_name: np.hstack(list(variables.values()))}
@@ -195,7 +247,27 @@ def _read_frame(estimator: Any, frame: Any, input_name: str, groups: Mapping[str
             inputs[name] = column
         elif grouped[name] not in inputs:
             inputs[grouped[name]] = np.hstack([columns[member] for member in groups[grouped[name]]])
-    return Rows(given=given, inputs=inputs, variables=variables, columns={key: list(groups[key]) for key in groups})
+    return Rows(
+        given=given,
+        exact=frame,
+        inputs=inputs,
+        variables=variables,
+        columns={key: list(groups[key]) for key in groups},
+    )
+
+
+def _as_float(column: Array, name: str) -> Array:
+    """Whole numbers as float32, which counts up to 2**24 one by one."""
+    single = column.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        changed = single.astype(np.int64) != column
+    if changed.any():
+        raise InputError(
+            f"The column {name!r} has whole numbers beside columns of floats, with which it is joined as float32, and "
+            f"that changes them: {column[changed][0]} becomes {single[changed][0]:.0f}. Subtract an offset before "
+            "fitting, or give it in a coarser unit, or as text if its numbers are names"
+        )
+    return single
 
 
 def _values(series: Any) -> Array:

@@ -28,7 +28,7 @@ from tritium.repository import (
 from ._errors import ConversionError, ParityError
 from ._export import Array, Converted, Provenance, need, prepare, target
 from ._onnx import OPSET
-from ._precision import default_tolerance
+from ._precision import default_tolerance, finite_rows
 from ._torch_call import Call, answers, as_served, find_call, tensor
 from ._torch_convert import BATCH, Axes, save_onnx, to_onnx_program, to_torchscript
 
@@ -119,8 +119,9 @@ def export_torch(
             that length, as in ``{"tokens": {1: "length"}, "mask": {1: "length"}}``; what always has the same length
             has one name. The converted model is also compared at other lengths: those rows cut shorter, and repeated
             to twice their length, wherever the module itself takes that.
-        script: compile TorchScript from the module's source, for what branches on values, instead of tracing it.
-        opset: of ONNX; 20 if it is not given. The manifest keeps it.
+        script: compile TorchScript from the module's source instead of tracing it, which is refused for what branches
+            on values: a trace would keep what it did with the first rows.
+        opset: of ONNX, and for it alone; 20 if it is not given. The manifest keeps it.
         labels: for each output that has them, the names of its classes.
         files: what belongs beside the model file in the version's folder, by name, such as a vocabulary.
         serving: how it is to be served. With ``max_batch_size=0`` the module is called with one row at a time,
@@ -136,7 +137,8 @@ def export_torch(
     Raises:
         InputError: the rows, names, formats or axes cannot be used, or ``forward`` does not take or return them.
         ExportError: the module answers with what is not finite, or differs from one run to the next.
-        ConversionError: torch's exporter or the runtime does not take the module; the message says which operator.
+        ConversionError: torch's exporter or the runtime does not take the module, or tracing would freeze a value; the
+            message says which operator or line.
         ParityError: the converted model does not answer as the module does.
         PublishError: the version failed its verification, or the repository cannot be written.
     """
@@ -145,6 +147,13 @@ def export_torch(
         raise InputError(
             f"The 'formats' parameter of export_torch must be one of {list(_BACKENDS)}, or several of them, "
             f"got {formats!r} instead"
+        )
+    if opset is not None and "onnx" not in wanted:
+        raise InputError(f"The 'opset' parameter of export_torch is ONNX's; with formats={formats!r}, leave it out")
+    if script and "torchscript" not in wanted:
+        raise InputError(
+            f"The 'script' parameter of export_torch is TorchScript's; with formats={formats!r}, leave it out, or add "
+            "'torchscript'"
         )
     need("torch")
     with tempfile.TemporaryDirectory(prefix="tritium-export-") as folder:
@@ -157,7 +166,7 @@ def export_torch(
                 candidates.append(
                     _candidate(
                         plan,
-                        plan.to_onnx(artifact, opset or OPSET)
+                        plan.to_onnx(artifact, OPSET if opset is None else opset)
                         if form == "onnx"
                         else plan.to_torchscript(artifact, script),
                         name=name if form == wanted[0] else f"{name}_{form}",
@@ -368,7 +377,7 @@ def _at_other_lengths(
                 cut[key] = np.take(cut[key], np.arange(other) % length, axis)
         try:
             expected = answers(module, call, cut, batched=batched)
-            finite = np.logical_and.reduce([_finite_rows(array) for array in expected.values()])
+            finite = np.logical_and.reduce([finite_rows(array) for array in expected.values()])
             found[other] = GoldenCases(
                 {key: array[finite] for key, array in cut.items()},
                 {key: array[finite] for key, array in expected.items()},
@@ -382,10 +391,6 @@ def _at_other_lengths(
             "out of the 'dynamic' parameter, or mend forward"
         ) from error
     return found
-
-
-def _finite_rows(array: Array) -> Array:
-    return np.asarray(np.isfinite(array.astype(np.float64)).reshape(len(array), -1).all(axis=1))
 
 
 def _candidate(

@@ -118,9 +118,8 @@ def find_call(module: torch.nn.Module, arrays: Mapping[str, Array], outputs: Seq
         InputError: it does not take the inputs, or what it returns cannot be named.
     """
     call = Call(_style(module, list(arrays)), dict.fromkeys(arrays, ""))
-    tensors = [tensor(array) for array in arrays.values()]
     try:
-        returned = _try(call, module, tensors)
+        returned = _try(call, module, arrays)
     except Exception as exc:
         dtype = _precision(module).removeprefix("torch.")
         wide = {key for key, array in arrays.items() if array.dtype == np.float32}
@@ -128,7 +127,7 @@ def find_call(module: torch.nn.Module, arrays: Mapping[str, Array], outputs: Seq
             raise _not_taken(module, arrays, exc) from exc
         call = replace(call, inputs={key: dtype if key in wide else "" for key in arrays})
         try:
-            returned = _try(call, module, tensors)
+            returned = _try(call, module, arrays)
         except Exception:
             raise _not_taken(module, arrays, exc) from exc
         return replace(call, results=[_widened(result, returned) for result in _results(module, returned, outputs)])
@@ -150,10 +149,10 @@ def answers(module: torch.nn.Module, call: Call, arrays: Mapping[str, Array], *,
     with torch.inference_mode():
         for start in range(0, rows, size):
             places = slice(start, start + size) if batched else start
-            tensors = [tensor(array[places]) for array in arrays.values()]
-            parts.append(call(module, tensors))
+            some = [array[places] for array in arrays.values()]
+            parts.append(_called(module, call, some))
             if start == 0:
-                _check_repeats(module, call, parts[0], call(module, tensors))
+                _check_repeats(module, call, parts[0], _called(module, call, some))
         found = {}
         for place, result in enumerate(call.results):
             pieces = [part[place] for part in parts]
@@ -257,11 +256,16 @@ def _says_dict(annotation: Any) -> bool:
     return isinstance(found, type) and issubclass(found, Mapping)
 
 
-def _try(call: Call, module: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> Any:
+def _try(call: Call, module: torch.nn.Module, arrays: Mapping[str, Array]) -> Any:
     import torch
 
     with torch.inference_mode():
-        return call.returned(module, tensors)
+        return call.returned(module, [tensor(array) for array in arrays.values()])
+
+
+def _called(module: torch.nn.Module, call: Call, arrays: Sequence[Array]) -> tuple[torch.Tensor, ...]:
+    """Its answers, kept apart from what it may change in place: its inputs, and a buffer that it returns each time."""
+    return tuple(result.clone() for result in call(module, [tensor(array) for array in arrays]))
 
 
 def _not_taken(module: torch.nn.Module, arrays: Mapping[str, Array], exc: Exception) -> InputError:

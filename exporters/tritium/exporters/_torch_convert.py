@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -15,6 +15,7 @@ from ._errors import ConversionError
 from ._export import Array
 from ._torch_call import Call, flat, tensor
 from ._torch_rnn import rnn_translations
+from ._torch_trace import frozen_values
 
 if TYPE_CHECKING:
     import torch
@@ -147,23 +148,22 @@ def to_torchscript(
     """Write a module as TorchScript, traced with an example or compiled from its source.
 
     Raises:
-        ConversionError: torch does not take the module.
+        ConversionError: torch does not take the module, or tracing it would freeze what follows the values of the rows.
     """
     import torch
 
+    frozen: Sequence[str] = ()
     compiled = script or isinstance(module, torch.jit.ScriptModule)
     verb = "script" if compiled else "trace"
     try:
         with warnings.catch_warnings():
             # Triton's PyTorch backend takes TorchScript, which torch has deprecated as a whole.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            # What tracing says of the module's own code is heard, such as of a branch that it froze.
-            torch.jit.TracerWarning.ignore_lib_warnings()
             if compiled:
                 result: Any = _scripted(module, call)
             else:
                 tensors = tuple(tensor(array) for array in example.values())
-                with torch.no_grad():
+                with torch.no_grad(), frozen_values() as frozen:
                     result = torch.jit.trace(flat(module, call).eval(), tensors)
             result.save(str(path))
     except Exception as exc:
@@ -176,6 +176,11 @@ def to_torchscript(
                 else "If it branches on values, compile it from its source, with script=True"
             )
         ) from exc
+    if frozen:
+        raise ConversionError(
+            f"Tracing this {type(module).__name__} would freeze what it did with the first rows: {frozen[0]}\nCompile "
+            "it from its source, with script=True, or write forward without it, by torch.where for instance"
+        )
 
 
 def _scripted(module: torch.nn.Module, call: Call) -> torch.jit.ScriptModule:

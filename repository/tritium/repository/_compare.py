@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tritium.client import InputError
+
 Array = NDArray[Any]
+
+
+# Least and most of a tolerance; beyond these an answer that has nothing to do with the expected one passes, or none.
+TOLERANCES = {"atol": (0.0, 1e3), "rtol": (0.0, 1.0), "agreement": (0.5, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,17 @@ class Tolerance:
     atol: float = 1e-5
     rtol: float = 0.0
     agreement: float = 1.0
+
+    def check(self) -> None:
+        """Refuse what proves nothing.
+
+        Raises:
+            InputError: a number is negative, not finite, or so wide that a wrong answer passes.
+        """
+        for name, (least, most) in TOLERANCES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InputError(f"A Tolerance's {name!r} must be from {least:g} to {most:g}, got {value!r} instead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +131,7 @@ def _compare_one(name: str, expected: Array, got: Array | None, tolerance: Toler
     if not within.all():
         at = tuple(int(i) for i in np.argwhere(~within)[0])
         wrong = within.size - int(within.sum())
-        detail = f"{wrong} of {within.size} differ, first at {at}: {got[at]!r} instead of {expected[at]!r}"
+        detail = f"{wrong} of {within.size} differ, first at {at}: {_plain(got[at])} instead of {_plain(expected[at])}"
     return Difference(
         output=name,
         ok=finite and agreement >= tolerance.agreement,
@@ -132,6 +149,10 @@ def _within(expected: Array, got: Array, tolerance: Tolerance) -> NDArray[np.boo
         difference = np.abs(got.astype(np.float64) - wanted)
         return np.asarray(difference <= tolerance.atol + tolerance.rtol * np.abs(wanted))
     return np.asarray(_text(expected) == _text(got) if expected.dtype.kind in "OSU" else expected == got)
+
+
+def _plain(item: Any) -> str:
+    return f"{float(item):.6g}" if is_float(np.asarray(item)) else repr(item)
 
 
 def _short(value: float) -> str:

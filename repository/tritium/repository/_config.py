@@ -16,6 +16,9 @@ from ._errors import ConfigError
 from ._serving import Serving, set_serving
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# Names of tensors reach paths, logs and other people's shells.
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f`;|&<>]|\$\(|\$\{|(^|/)\.\.(/|$)")
+MOST_TEXT = 1024
 # Where Triton's config and its wire protocol call the same dtype differently.
 _CONFIG_DTYPES = {"BYTES": "STRING"}
 _WIRE_DTYPES = {config: wire for wire, config in _CONFIG_DTYPES.items()}
@@ -68,6 +71,7 @@ def model_config(
     config.version_policy.latest.num_versions = 1
     for specs, tensors in ((inputs, config.input), (outputs, config.output)):
         for spec in specs:
+            _check_tensor(spec)
             tensor = tensors.add(name=spec.name, data_type=_config_dtype(spec), dims=_dims(spec, batched))
             if not tensor.dims:
                 # Triton has no empty dims: one element, which a reshape takes away where there is a batch axis. Where
@@ -158,6 +162,16 @@ def check_fits(new: ModelConfig, old: ModelConfig) -> None:
         )
     if bool(new.max_batch_size) != bool(old.max_batch_size):
         raise ConfigError(f"{new.name!r} must keep its batch axis (max_batch_size {old.max_batch_size})")
+
+
+def _check_tensor(spec: TensorSpec) -> None:
+    if not spec.name or len(spec.name) > MOST_TEXT or UNSAFE.search(spec.name):
+        raise InputError(
+            f"The name of an input or output must be 1 to {MOST_TEXT} characters without '..', control or shell "
+            f"characters, got {spec.name[:80]!r} instead"
+        )
+    if any(length < 1 and length != -1 for length in spec.shape):
+        raise InputError(f"The lengths of {spec} must be 1 or more, or -1 for any: Triton takes no others")
 
 
 def _config_dtype(spec: TensorSpec) -> int:

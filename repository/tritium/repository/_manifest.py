@@ -62,10 +62,14 @@ class Manifest:
         kinds = {group.get("kind") for group in config.get("instance_group", ())}
         return self.gpu_tolerance if "KIND_GPU" in kinds else self.tolerance
 
+    def differences(self) -> list[Difference]:
+        """The parity, as it was measured on the held-out rows."""
+        found: Any = self.parity
+        return [Difference(output=name, ok=True, **figures) for name, figures in found.items()]
+
     def parity_text(self) -> str:
         """As in ``label: agreement 100.0%, probabilities: max |Δ| 1.2e-07 (relative 3.1e-06)``."""
-        found: Any = self.parity
-        return ", ".join(str(Difference(output=name, ok=True, **figures)) for name, figures in found.items())
+        return ", ".join(map(str, self.differences()))
 
     def with_files(self, folder: Path) -> Manifest:
         """The same manifest naming every file in a folder, itself excepted.

@@ -18,7 +18,7 @@ from tritium.client import InputError
 
 from ._config import check_fits, config_text
 from ._errors import RepositoryError
-from ._repository import CONFIG_NAME, RETIRED, Repository, locked
+from ._repository import CONFIG_NAME, RETIRED, Repository, locked, opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +77,18 @@ class VersionPolicy:
         return "all" if self.latest is None else f"latest {self.latest}"
 
 
-def served_versions(repository: Repository, model: str) -> list[int]:
+def served_versions(repository: str | Path | Repository, model: str) -> list[int]:
     """The versions that a server loads, by the model's `version_policy`, in ascending order.
 
     Raises:
         ConfigError: the config is missing, or cannot be read.
         InputError: there is no such model.
     """
+    repository = opened(repository)
     return VersionPolicy.of(repository.config(model)).served(repository.versions(model))
 
 
-def set_version_policy(repository: Repository, model: str, policy: VersionPolicy) -> list[int]:
+def set_version_policy(repository: str | Path | Repository, model: str, policy: VersionPolicy) -> list[int]:
     """Say which versions are served. A server that runs takes it over when it loads the model again.
 
     Returns:
@@ -98,6 +99,7 @@ def set_version_policy(repository: Repository, model: str, policy: VersionPolicy
         ConfigError: the config is missing, or cannot be read.
         RepositoryError: the config cannot be written.
     """
+    repository = opened(repository)
     with _changing(repository, model):
         versions = repository.versions(model)
         if absent := sorted(set(policy.specific or ()) - set(versions)):
@@ -112,7 +114,7 @@ def set_version_policy(repository: Repository, model: str, policy: VersionPolicy
         return policy.served(versions)
 
 
-def roll_back(repository: Repository, model: str, version: int | None = None) -> int:
+def roll_back(repository: str | Path | Repository, model: str, version: int | None = None) -> int:
     """Serve an older version, alone.
 
     The next version that is published is served again as its config says. So is every version after
@@ -131,6 +133,7 @@ def roll_back(repository: Repository, model: str, version: int | None = None) ->
         ConfigError: the config is missing, or cannot be read.
         RepositoryError: the config cannot be written.
     """
+    repository = opened(repository)
     with _changing(repository, model):
         config = repository.config(model)
         versions = repository.versions(model)
@@ -151,7 +154,7 @@ def roll_back(repository: Repository, model: str, version: int | None = None) ->
         return chosen
 
 
-def retire(repository: Repository, model: str, version: int) -> Path:
+def retire(repository: str | Path | Repository, model: str, version: int) -> Path:
     """Take a version out of the sight of every server, without deleting anything; `restore` brings it back.
 
     Returns:
@@ -162,6 +165,7 @@ def retire(repository: Repository, model: str, version: int) -> Path:
         ConfigError: the config is missing, or cannot be read.
         RepositoryError: it cannot be moved.
     """
+    repository = opened(repository)
     with _changing(repository, model):
         folder = repository.version_folder(model, version)
         if len(repository.versions(model)) == 1:
@@ -180,7 +184,7 @@ def retire(repository: Repository, model: str, version: int) -> Path:
         return target
 
 
-def restore(repository: Repository, model: str, version: int) -> Path:
+def restore(repository: str | Path | Repository, model: str, version: int) -> Path:
     """Bring a retired version back.
 
     Returns:
@@ -190,6 +194,7 @@ def restore(repository: Repository, model: str, version: int) -> Path:
         InputError: no such version was retired.
         RepositoryError: it cannot be moved, or there is another version of that number now.
     """
+    repository = opened(repository)
     with _changing(repository, model):
         retired = repository.retired_versions(model)
         if version not in retired:
@@ -201,7 +206,7 @@ def restore(repository: Repository, model: str, version: int) -> Path:
         return target
 
 
-def write_config(repository: Repository, model: str, config: ModelConfig) -> None:
+def write_config(repository: str | Path | Repository, model: str, config: ModelConfig) -> None:
     """Replace a model's config, by a rename. Everything but comments is kept as `config` has it.
 
     Raises:
@@ -209,6 +214,7 @@ def write_config(repository: Repository, model: str, config: ModelConfig) -> Non
         ConfigError: its inputs or outputs are not those of the model, or the old config cannot be read.
         RepositoryError: it cannot be written.
     """
+    repository = opened(repository)
     if config.name not in ("", model):
         raise InputError(f"This is the config of {config.name!r}, not of {model!r}")
     with _changing(repository, model):
@@ -219,8 +225,6 @@ def write_config(repository: Repository, model: str, config: ModelConfig) -> Non
 @contextmanager
 def _changing(repository: Repository, model: str) -> Iterator[None]:
     """One at a time: each of these reads before it writes."""
-    # Windows has none; there, what only looks at a repository still works.
-
     repository.config(model)  # says what is wrong with the name, before anything is opened
     try:
         with locked(repository.path / model):

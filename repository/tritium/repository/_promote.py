@@ -69,9 +69,7 @@ def _candidate(source: Path, config: ModelConfig, manifest: Manifest, golden: Go
         labels={name: _beside(source.parent, name, "label_filename").decode().splitlines() for name in label_files},
         files={name: source / name for name in manifest.files if name not in (artifact, GOLDEN_NAME)},
         warm_up={
-            f"{WARM_UP_FOLDER}/{data.input_data_file}": _beside(
-                source.parent / WARM_UP_FOLDER, data.input_data_file, "input_data_file"
-            )
+            data.input_data_file: _beside(source.parent / WARM_UP_FOLDER, data.input_data_file, "input_data_file")
             for request in config.model_warmup
             for data in request.inputs.values()
             if data.input_data_file

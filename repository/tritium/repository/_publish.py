@@ -22,6 +22,7 @@ from ._golden import GoldenCases
 from ._manifest import GOLDEN_NAME, MANIFEST_NAME, Manifest
 from ._repository import CONFIG_NAME, Repository, locked
 from ._verify import check_version
+from ._warm_up import WARM_UP_FOLDER
 
 _STALE_S = 3600.0
 
@@ -37,7 +38,7 @@ class Candidate:
         manifest: where it comes from; the checksums are filled in.
         labels: for each label file that the config names, its lines.
         files: what lies beside the model file in the version's folder, by name: external data, a vocabulary; copied.
-        warm_up: the files of the config's warm-up, by their path below the model's folder, as `add_warm_up` gives them.
+        warm_up: the files of the config's warm-up by name, as `add_warm_up` gives them.
     """
 
     config: ModelConfig
@@ -54,7 +55,8 @@ class Published:
     """A version that was published.
 
     Attributes:
-        differences: what the gate measured, by output.
+        differences: what was measured, by output: on the held-out rows, where the manifest says so, else on the golden
+            cases by the gate.
     """
 
     model: str
@@ -96,7 +98,8 @@ def publish(repository: Repository, candidate: Candidate) -> Published:
                 raise GateError(str(exc), model=model) from exc
             _sync_tree(version)
             number = _put_in_place(repository, candidate.config, settings, staging, version)
-            return Published(model, number, repository.path / model / str(number), differences)
+            measured = candidate.manifest.differences() or differences
+            return Published(model, number, repository.path / model / str(number), measured)
     except OSError as exc:
         raise PublishError(
             f"{model!r} was not published: {repository.path} cannot be written ({exc}). Free some space or mend the "
@@ -106,7 +109,10 @@ def publish(repository: Repository, candidate: Candidate) -> Published:
 
 def _settings(model: Path, candidate: Candidate) -> dict[str, bytes]:
     """The files beside the versions, by path below the model's folder; the config, which names them, is last."""
-    settings = dict(candidate.warm_up)
+    settings = {
+        f"{WARM_UP_FOLDER}/{file_name(name, 'input_data_file', taken=())}": content
+        for name, content in candidate.warm_up.items()
+    }
     for name, labels in candidate.labels.items():
         name = file_name(name, "label_filename", taken=(CONFIG_NAME,))
         settings[name] = "".join(f"{label}\n" for label in labels).encode()

@@ -121,6 +121,15 @@ class Repository:
         return f". Did you mean {close[0]!r}?" if close else ""
 
 
+def opened(repository: str | Path | Repository) -> Repository:
+    """A repository by its folder, or as it is.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    return repository if isinstance(repository, Repository) else Repository(repository)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One at a time for those who read a model's folder before they write to it."""

@@ -68,6 +68,7 @@ def check_version(folder: Path, config: ModelConfig) -> list[Difference]:
     """
     manifest = Manifest.load(folder)
     manifest.check_files(folder)
+    manifest.tolerance.check()
     golden = load_golden(folder, config)
     golden.check(input_specs(config), output_specs(config), batched=config.max_batch_size > 0)
     artifact = open_artifact(folder / artifact_name(config), config.backend)
@@ -132,13 +133,13 @@ def verify_server(client: Client, repository: Repository, models: Sequence[str] 
     Args:
         client: the server, over either protocol.
         repository: where the golden cases are; it must hold the versions that are being served.
-        models: the models to verify; by default all of the repository that have a manifest. A model that somebody put
-            there by hand has no golden cases.
+        models: the models to verify; by default all of the repository that have golden cases. A model that somebody
+            put there by hand has none.
 
     Yields:
         A verdict for each version that is being served, and one for a model that is not served at all.
     """
-    for name in models or [name for name in repository.models() if has_manifest(repository, name)]:
+    for name in models or [name for name in repository.models() if has_golden(repository, name)]:
         try:
             versions = client.model(name).metadata.versions
         except TritiumError as exc:
@@ -151,6 +152,12 @@ def verify_server(client: Client, repository: Repository, models: Sequence[str] 
                 yield _verify_version(client.model(name, version), repository)
             except TritiumError as exc:
                 yield Verdict(name, version, 0, error=str(exc))
+
+
+def has_golden(repository: Repository, model: str) -> bool:
+    """Whether a model's latest version has anything to be verified by."""
+    folder = repository.version_folder(model)
+    return any((folder / name).is_file() for name in (MANIFEST_NAME, GOLDEN_NAME))
 
 
 def has_manifest(repository: Repository, model: str) -> bool:

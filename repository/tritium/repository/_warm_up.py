@@ -19,18 +19,19 @@ def add_warm_up(config: ModelConfig, golden: GoldenCases) -> dict[str, bytes]:
         golden: the cases, as `config` takes them.
 
     Returns:
-        The files that the config now names, by their path below the model's folder. Their names hold a checksum of
-        the content, so that no version ever changes another's.
+        The files that the config now names, by name. The names hold a checksum of the content, so that no version ever
+        changes another's.
     """
     files = {}
     warm_up = config.model_warmup.add(name="golden case", batch_size=1 if config.max_batch_size else 0)
-    for tensor in config.input:
+    for place, tensor in enumerate(config.input):
         row = golden.inputs[tensor.name][:1]
         content = packed(row)
-        name = f"{tensor.name}-{hashlib.sha256(content).hexdigest()[:12]}"
+        # By its place: a tensor may be called anything.
+        name = f"input{place}-{hashlib.sha256(content).hexdigest()[:12]}"
         data = warm_up.inputs[tensor.name]
         data.data_type = tensor.data_type
         data.dims.extend(row.shape[1:])
         data.input_data_file = name
-        files[f"{WARM_UP_FOLDER}/{name}"] = content
+        files[name] = content
     return files

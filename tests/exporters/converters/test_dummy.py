@@ -30,7 +30,7 @@ def assert_same_dummy(model: Any, folder: Path) -> None:
 
 @pytest.mark.parametrize("given", [{"strategy": "mean"}, {"strategy": "quantile", "quantile": 0.2}], ids=str)
 def test_a_dummy_regressor_says_the_same_to_all_rows(given: dict[str, Any], tmp_path: Path) -> None:
-    assert_same(DummyRegressor(**given).fit(WINE[:, 2:], WINE[:, :2]), WINE[:20, 2:], tmp_path, {"prediction"})
+    assert_same(DummyRegressor(**given).fit(WINE[:, 2:], WINE[:, :2] + 3), WINE[:20, 2:], tmp_path, {"prediction"})
 
 
 def test_a_draw_by_chance_is_refused(tmp_path: Path) -> None:

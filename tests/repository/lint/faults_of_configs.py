@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from .planting import (
     aged,
     both,
@@ -15,6 +17,11 @@ from .planting import (
     renamed,
     warm_up,
 )
+
+
+def _note(found: ModelConfig, text: str) -> None:
+    found.parameters["note"].string_value = text
+
 
 NAMES = [
     fault("no models", both(*map(gone, ("bare", "pair", "plus_one", "script"))), "repository-empty"),
@@ -127,6 +134,16 @@ CONFIGS = [
     ),
     fault("a label too few", file("plus_one/labels.txt", "first\n"), "label-count"),
     fault("agent", more('model_repository_agents { agents { name: "x" } }'), "runs-code"),
+    fault(
+        "environment to unpack",
+        more("parameters { key: 'EXECUTION_ENV_PATH' value { string_value: 'e' } }"),
+        "runs-code",
+    ),
+    fault(
+        "extension to load", more("parameters { key: 'CPU_EXTENSION_PATH' value { string_value: 'x' } }"), "runs-code"
+    ),
+    fault("control character in a note", config(lambda found: _note(found, "a\x1b[2J")), "odd-text"),
+    fault("note of a book", config(lambda found: _note(found, "x" * 70_000)), "odd-text"),
     fault("library of operators", more('model_operations { op_library_filename: "x.so" }'), "runs-code"),
 ]
 SCHEDULING = [

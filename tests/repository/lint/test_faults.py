@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tritium.repository.lint import RULES, Severity, lint
+from tritium.repository.lint._subjects import VersionFolder
 
 from .faults_of_configs import CONFIGS, NAMES, SCHEDULING
 from .faults_of_files import ENSEMBLES, MODEL_FILES, VERSIONS
@@ -24,6 +25,9 @@ def test_planted_fault_is_found(planted: Fault, good: Path) -> None:
         assert finding.message
         assert finding.fix
         assert finding.severity == RULES[finding.code].severity
+        if RULES[finding.code].scope is VersionFolder:
+            _, version, *_ = finding.place.relative_to(good).parts
+            assert version.isdecimal()
 
 
 def test_every_rule_has_a_fault_that_it_finds() -> None:

@@ -143,7 +143,7 @@ def test_hostile_text_is_found_wherever_it_is(text: str, field: str, good: Path)
         elif field == "host_policy":
             found.instance_group[0].host_policy = text
         elif field == "parameters":
-            found.parameters["anything"].string_value = text
+            found.parameters["model_path"].string_value = text
         elif field == "label_filename":
             found.output[0].label_filename = text
         else:
@@ -151,6 +151,36 @@ def test_hostile_text_is_found_wherever_it_is(text: str, field: str, good: Path)
 
     config(change)(good)
     assert "hostile-text" in {finding.code for finding in lint(good)}
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["EXECUTION_ENV_PATH", "CPU_EXTENSION_PATH", "TF_INIT_OPS_FILE", "tokenizer_dir", "TRITON_ANYTHING", "DLL-PLUGINS"],
+)
+@pytest.mark.parametrize("text", ["$(touch /tmp/x)", "../../x", "x" * 5000], ids=lambda text: text[:20])
+def test_hostile_text_is_found_where_a_parameter_is_a_path_or_a_command(key: str, text: str, good: Path) -> None:
+    config(lambda found: setattr(found.parameters[key], "string_value", text))(good)
+    assert "hostile-text" in {finding.code for finding in lint(good)}
+
+
+def test_hostile_name_of_a_parameter_is_found(good: Path) -> None:
+    config(lambda found: setattr(found.parameters["a; rm -rf b"], "string_value", "x"))(good)
+    assert {finding.code for finding in lint(good)} == {"hostile-text"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trained on a & b <2024>; see https://x/y",
+        "two\r\n\tlines, `code` and $(x)",
+        '{"from": "../data", "as": "a | b"}' * 100,
+    ],
+    ids=lambda text: ascii(text[:20]),
+)
+@pytest.mark.parametrize("key", ["note", "ENVIRONMENT", "profile"])
+def test_parameter_that_is_neither_path_nor_command_may_say_anything(key: str, text: str, good: Path) -> None:
+    config(lambda found: setattr(found.parameters[key], "string_value", text))(good)
+    assert lint(good) == []
 
 
 @pytest.mark.parametrize(

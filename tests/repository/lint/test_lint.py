@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tritium.repository.lint._onnx_file import Opener
 from tritium.repository.lint._rules import rule
 from tritium.repository.lint._subjects import ModelFolder
 
-from .planting import config, file, gone
+from .planting import config, file, gone, plus_one_onnx
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/lint.md").read_text(encoding="utf-8")
@@ -35,6 +36,23 @@ def test_nothing_is_found_in_the_projects_own_repository(zoo: Repository) -> Non
 def test_repository_may_be_given_as_one_or_as_a_path(good: Path) -> None:
     gone("bare/1")(good)
     assert lint(good) == lint(str(good)) == lint(Repository(good)) != []
+
+
+@pytest.mark.parametrize("folder", ["bare", "bare/1"])
+def test_backend_that_the_model_brings_is_no_finding(folder: str, good: Path) -> None:
+    config(lambda found: setattr(found, "backend", "minimal"))(good)
+    (finding,) = lint(good)
+    assert (finding.code, finding.severity) == ("backend-unknown", Severity.WARNING)
+    file(f"{folder}/libtriton_minimal.so", b"\x7fELF")(good)
+    assert lint(good) == []
+
+
+def test_finding_says_which_version_it_is_of(good: Path) -> None:
+    for number in ("2", "3"):
+        shutil.copytree(good / "bare/1", good / "bare" / number)
+    file("bare/3/model.onnx", plus_one_onnx(x=["batch", 3], y=["batch", 3]))(good)
+    assert {finding.code for finding in lint(good)} == {"tensor-shape-differs"}
+    assert {finding.place for finding in lint(good)} == {good / "bare/3/model.onnx"}
 
 
 def test_findings_come_by_place(good: Path) -> None:

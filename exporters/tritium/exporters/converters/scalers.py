@@ -37,9 +37,39 @@ def _steps(*steps: tuple[str, str]) -> Callable[[Any, str, Ops], str]:
     return convert
 
 
+def _power(estimator: Any, x: str, ops: Ops) -> str:
+    """Yeo and Johnson, "A new family of power transformations" (2000), or Box and Cox (1964); what is missing stays."""
+    box_cox = estimator.method == "box-cox"
+    columns = []
+    for place, power in enumerate(np.asarray(estimator.lambdas_, dtype=np.float64)):
+        column = ops.columns(x, [place])
+        # A column that was empty when it was fitted stays as it is.
+        if np.isnan(power):
+            columns.append(column)
+        elif box_cox:
+            columns.append(_grown(ops, column, float(power)))
+        else:
+            above = _grown(ops, ops.Add(ops.Max(column, 0.0), 1.0), float(power))
+            below = _grown(ops, ops.Sub(1.0, ops.Min(column, 0.0)), float(2 - power))
+            whole = ops.Where(ops.GreaterOrEqual(column, 0.0), above, ops.Neg(below))
+            columns.append(ops.Where(ops.IsNaN(column), column, whole))
+    x = ops.Concat(*columns, axis=1)
+    if estimator.standardize:
+        scaler = estimator._scaler
+        x = ops.Div(ops.Sub(x, scaler.mean_.astype(np.float64)), scaler.scale_.astype(np.float64))
+    return x
+
+
+def _grown(ops: Ops, x: str, power: float) -> str:
+    if abs(power) < np.spacing(1.0):
+        return ops.Log(x)
+    return ops.Div(ops.Sub(ops.Pow(x, power), 1.0), power)
+
+
 CONVERTERS = [
     Converter(estimator="sklearn.preprocessing.MaxAbsScaler", convert=_steps(("Div", "scale_"))),
     Converter(estimator="sklearn.preprocessing.MinMaxScaler", convert=_steps(("Mul", "scale_"), ("Add", "min_"))),
+    Converter(estimator="sklearn.preprocessing.PowerTransformer", convert=_power),
     Converter(estimator="sklearn.preprocessing.RobustScaler", convert=_steps(("Sub", "center_"), ("Div", "scale_"))),
     Converter(estimator="sklearn.preprocessing.StandardScaler", convert=_standard),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from tritium.client import InputError
 from ._history import History
 from ._rows import Array, Inputs, by_name
 from ._seeds import seeded
+from ._settings import is_whole, suggestion
 from ._train import Loss, Metric, evaluate, train
 
 if TYPE_CHECKING:
@@ -81,13 +83,20 @@ def cross_validate(
         InputError: an argument cannot be used.
         TrainingError: the loss is no longer a finite number.
     """
-    if isinstance(settings.get("validation"), tuple):
+    own = {"module", "inputs", "targets", "loss", "metrics", "seed"}
+    valid = [name for name in inspect.signature(train).parameters if name not in own]
+    for name in settings.keys() - set(valid):
+        raise InputError(
+            f"A setting of cross_validate must be one that train takes, any of {', '.join(valid)}; got {name!r} instead"
+            + suggestion(name, valid)
+        )
+    if isinstance(settings.get("validation"), tuple | list):
         raise InputError("The 'validation' parameter of cross_validate must be a share of the rows trained on, or None")
     targets = np.asarray(targets)
-    if not 2 <= folds <= len(targets):
+    if not is_whole(folds) or not 2 <= folds <= len(targets):
         raise InputError(
-            f"The 'folds' parameter of cross_validate must be from 2 to {len(targets)}, the number of rows, got "
-            f"{folds} instead"
+            f"The 'folds' parameter of cross_validate must be a whole number from 2 to {len(targets)}, the number "
+            f"of rows, got {folds!r} instead"
         )
     from sklearn.model_selection import KFold, StratifiedKFold
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import platform
 import time
@@ -21,6 +20,7 @@ from ._errors import TrainingError
 from ._history import History
 from ._rows import Array, Inputs, Rows, form, rows_of
 from ._seeds import seeded
+from ._settings import is_number, is_whole, suggestion
 
 if TYPE_CHECKING:
     import torch
@@ -85,12 +85,10 @@ def train(
         InputError: an argument cannot be used, or module, loss and arrays do not fit each other.
         TrainingError: the loss is no longer a finite number.
     """
-    _check(optimizer, schedule, learning_rate, {"l1": l1, "l2": l2}, {"batch_size": batch_size, "epochs": epochs})
-    if patience is not None and (validation is None or patience < 1):
-        raise InputError(
-            f"The 'patience' parameter of train must be 1 or more and needs 'validation', got {patience} with "
-            f"validation={'None' if validation is None else 'given'}"
-        )
+    counts = {"batch_size": batch_size, "epochs": epochs} | ({} if patience is None else {"patience": patience})
+    _check(optimizer, schedule, learning_rate, {"l1": l1, "l2": l2}, counts)
+    if patience is not None and validation is None:
+        raise InputError("The 'patience' parameter of train needs 'validation': it waits for the loss of those rows")
     if metrics and validation is None:
         raise InputError("The 'metrics' parameter of train needs 'validation': metrics are of rows not trained on")
     _check_names(metrics or {})
@@ -287,12 +285,29 @@ def _called(module: torch.nn.Module, batch: Rows) -> Any:
     try:
         return batch.call(module)
     except Exception as exc:
-        raise InputError(f"{type(module).__name__} does not take a batch of the rows ({batch}): {exc}") from exc
+        alone = len(batch) == 1 and "more than 1 value per channel" in str(exc)
+        raise InputError(
+            f"{type(module).__name__} does not take a batch of the rows ({batch}): {exc}"
+            + (
+                ". A normalisation such as BatchNorm learns nothing from one row alone: choose another 'batch_size', "
+                "by which the last batch has more of them"
+                if alone
+                else ""
+            )
+        ) from exc
 
 
 def _applied(loss: Loss, given: Any, batch: Rows) -> torch.Tensor:
     import torch
 
+    if isinstance(given, torch.Tensor):
+        short, long = sorted((tuple(given.shape), tuple(batch.targets.shape)), key=len)
+        if long == (*short, 1):
+            raise InputError(
+                f"The module's output {form(given)} and the targets {form(batch.targets)} must have the same shape, "
+                "not one more axis of 1: a loss would compare each row with every other. Give the one "
+                "that lacks that axis one, as in targets[:, None], or take it from the other, by squeeze(-1)"
+            )
     try:
         value = loss(given, batch.targets)
     except Exception as exc:
@@ -313,12 +328,14 @@ def _split(
 ) -> tuple[Rows, Rows | None]:
     if validation is None:
         return rows, None
-    if isinstance(validation, tuple):
+    if isinstance(validation, tuple | list) and len(validation) == 2:
         return rows, rows_of(*validation, module, where="train's 'validation'")
-    if not 0 < validation < 1:
+    share: Any = validation
+    if not (is_number(share) and 0 < share < 1):
+        got = repr(share) if is_number(share) or isinstance(share, str) else _form(share)
         raise InputError(
-            f"The 'validation' parameter of train must be a share between 0 and 1, or inputs and targets, got "
-            f"{validation} instead"
+            "The 'validation' parameter of train must be a share between 0 and 1, or inputs and targets, got "
+            f"{got} instead"
         )
     if len(rows) < 2:
         raise InputError("The 'validation' parameter of train splits the rows in two, but there is only one row")
@@ -326,7 +343,7 @@ def _split(
 
     most = len(rows) - 1
     kept, held_out = train_test_split(
-        np.arange(len(rows)), test_size=min(most, math.ceil(validation * len(rows))), random_state=seed
+        np.arange(len(rows)), test_size=min(most, math.ceil(share * len(rows))), random_state=seed
     )
     return rows.take(kept), rows.take(held_out)
 
@@ -335,6 +352,11 @@ def _optimizer(module: torch.nn.Module, name: str, learning_rate: float, l2: flo
     import torch
 
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError(
+            f"No parameter of this {type(module).__name__} is to be trained: requires_grad is False on all of them. "
+            "module.requires_grad_() sets it, on the module or on the layers that are to learn"
+        )
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": 2 * l2},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1]},
@@ -348,19 +370,24 @@ def _check(
 ) -> None:
     for parameter, value, valid in (("optimizer", optimizer, _OPTIMIZERS), ("schedule", schedule, _SCHEDULES)):
         if value not in valid:
-            close = difflib.get_close_matches(str(value).lower(), valid, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InputError(
-                f"The {parameter!r} parameter of train must be one of {', '.join(valid)}, got {value!r} instead{hint}"
+                f"The {parameter!r} parameter of train must be one of {', '.join(valid)}, got {value!r} instead"
+                + suggestion(value, valid)
             )
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise InputError(f"The 'learning_rate' parameter of train must be more than 0, got {learning_rate} instead")
+    if not (is_number(learning_rate) and learning_rate > 0):
+        raise InputError(
+            f"The 'learning_rate' parameter of train must be a number, more than 0, got {learning_rate!r} instead"
+        )
     for parameter, penalty in penalties.items():
-        if not (math.isfinite(penalty) and penalty >= 0):
-            raise InputError(f"The {parameter!r} parameter of train must be 0 or more, got {penalty} instead")
+        if not (is_number(penalty) and penalty >= 0):
+            raise InputError(
+                f"The {parameter!r} parameter of train must be a number, 0 or more, got {penalty!r} instead"
+            )
     for parameter, count in counts.items():
-        if count < 1:
-            raise InputError(f"The {parameter!r} parameter of train must be 1 or more, got {count} instead")
+        if not (is_whole(count) and count >= 1):
+            raise InputError(
+                f"The {parameter!r} parameter of train must be a whole number, 1 or more, got {count!r} instead"
+            )
 
 
 def _check_names(metrics: Mapping[str, Metric]) -> None:

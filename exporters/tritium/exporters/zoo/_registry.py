@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tritium.client import InputError, MissingExtraError, TritiumError
 from tritium.repository import Manifest, Repository
 
 Progress = Callable[[str], None]
-_PACKAGES = ("numpy", "onnx", "onnxscript", "scikit-learn", "skl2onnx", "torch")
+_PACKAGES = ("mlxtend", "numpy", "onnx", "onnxscript", "palmerpenguins", "pandas", "scikit-learn", "skl2onnx", "torch")
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,20 @@ def check_names(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in MODELS:
-            raise InputError(f"There is no reference model {name!r}; there are {', '.join(MODELS)}")
+            close = difflib.get_close_matches(name, MODELS, n=1)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            raise InputError(f"There is no reference model {name!r}. {hint}There are {', '.join(MODELS)}")
 
 
 def _recipe(name: str) -> str:
     """A checksum of what decides over a model: its script, what that imports of the exporters, and the packages."""
     digest = hashlib.sha256()
-    for source in sorted(_imported(Path(__file__).with_name(f"{name}.py"), set())):
+    sources = _imported(Path(__file__).with_name(f"{name}.py"), set())
+    converters = Path(__file__).parents[1] / "converters"
+    if any(source.is_relative_to(converters) for source in sources):
+        # These are found by their entry points, and imported by nobody.
+        sources |= set(converters.glob("*.py"))
+    for source in sorted(sources):
         digest.update(source.read_bytes())
     for package in _PACKAGES:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from .._repository import CONFIG_NAME, Repository
 from . import _configs, _ensembles, _folders, _scheduling, _tensors, _versions  # noqa: F401 — they register their rules
 from ._onnx_file import Opener
 from ._rules import RULES, Finding, Rule, Severity
-from ._subjects import ModelFolder, RepositoryFolder
+from ._subjects import ModelFolder, RepositoryFolder, VersionFolder
 
 __all__ = ["RULES", "Finding", "Rule", "Severity", "lint"]
+
+_MOST_LOOKS = 4
 
 
 def lint(path: str | Path | Repository) -> list[Finding]:
@@ -23,6 +26,9 @@ def lint(path: str | Path | Repository) -> list[Finding]:
 
     Nothing in it is run, no pickle is read, no link is followed, and ONNX Runtime sees only files whose external data
     lie beside them.
+
+    It may change meanwhile: what did is looked at again, and nothing is said of models and versions that are gone in
+    the end.
 
     Args:
         path: the repository's folder.
@@ -38,14 +44,29 @@ def lint(path: str | Path | Repository) -> list[Finding]:
         raise InputError(f"{folder} is a model; lint its repository, {folder.parent}")
     with Opener() as opener:
         repository = RepositoryFolder(folder, opener)
-        found = [*_findings(repository), *chain.from_iterable(map(_of_model, repository.models.values()))]
+        found = [*_findings(repository)]
+        folders = [(part, _settled(part)) for part in _parts(repository)]
+        found += chain.from_iterable(findings for part, findings in folders if part.state())
     return sorted(found, key=lambda finding: (finding.place, finding.code, finding.message))
 
 
-def _of_model(model: ModelFolder) -> Iterator[Finding]:
-    yield from _findings(model)
-    for version in model.versions:
-        yield from _findings(version)
+def _parts(repository: RepositoryFolder) -> Iterator[ModelFolder | VersionFolder]:
+    for model in repository.models.values():
+        yield model
+        with suppress(OSError):  # the model's rules say so
+            yield from model.versions
+
+
+def _settled(part: ModelFolder | VersionFolder) -> list[Finding]:
+    """What is wrong with a folder; if it changes under the look, what is so at each of a few looks."""
+    found = list(_findings(part))
+    for _ in range(_MOST_LOOKS - 1):
+        if not found or part.state() == part.seen:
+            break
+        part = part.again()
+        again = list(_findings(part))
+        found = [finding for finding in found if finding in again]
+    return found if part.state() else []
 
 
 def _findings(subject: Any) -> Iterator[Finding]:

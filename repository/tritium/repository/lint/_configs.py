@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tritonclient.grpc.model_config_pb2 import DataType, ModelInput
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput
 
+from .._config import MOST_TEXT, UNSAFE
 from ._rules import Problem, Severity, rule, shown
 from ._subjects import MODEL_FILES, PLATFORMS, ModelFolder, leaves
 
@@ -21,8 +22,13 @@ _BACKENDS = (
 )
 # Fields that came after Triton 2.51: it refuses a config that has them.
 _NEWER_FIELDS = ("model_metrics", "max_inflight_requests")
-_HOSTILE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f`;|&<>]|\$\(|\$\{|(^|/)\.\.(/|$)")
-_MOST_TEXT = 1024
+# What no editor shows, in a text that may have several lines.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_MOST_VALUE = 2**16
+# A parameter may say anything; of these Triton or a backend makes a path or a command.
+_PLACES = re.compile(r"TRITON_.*|(.*[_.-])?(PATH|DIR|DIRECTORY|FILE|FOLDER|LIBRARY|COMMAND|PLUGIN|EXTENSION)S?", re.I)
+# Parameters of the backends python and openvino that name what the server unpacks or loads, and runs.
+_RUN = ("EXECUTION_ENV_PATH", "CPU_EXTENSION_PATH")
 # The batch has rows of memory that somebody must have; a number like 2^31 is a slip or an attack.
 _MOST_ROWS = 2**20
 
@@ -35,12 +41,13 @@ def _backend_missing(model: ModelFolder) -> Iterator[Problem]:
         yield Problem(model.config_path, f"it names no backend; {guess}", 'write backend: "…"')
 
 
-@rule(ModelFolder, "backend-unknown", ERROR)
+@rule(ModelFolder, "backend-unknown", WARNING)
 def _backend_unknown(model: ModelFolder) -> Iterator[Problem]:
-    """The config names a backend that no Triton has."""
-    if model.backend and model.backend not in _BACKENDS and not model.config.runtime:
-        message = f"there is no backend {shown(model.backend)}"
-        yield Problem(model.config_path, message, f"name one of {', '.join(_BACKENDS)}")
+    """The config names a backend that does not come with Triton, and the model does not bring it."""
+    if model.backend and model.backend not in _BACKENDS and not model.config.runtime and not model.brings_backend:
+        message = f"Triton has no backend {shown(model.backend)}, unless somebody added it to the server"
+        fix = f"name one of {', '.join(_BACKENDS)}, or put the backend's libtriton_<name>.so into the model's folder"
+        yield Problem(model.config_path, message, fix)
 
 
 @rule(ModelFolder, "backend-elsewhere", NOTE)
@@ -157,11 +164,25 @@ def _tensor_flag(model: ModelFolder) -> Iterator[Problem]:
 
 @rule(ModelFolder, "hostile-text", ERROR)
 def _hostile_text(model: ModelFolder) -> Iterator[Problem]:
-    """A text in the config has control or shell characters, leads up with ``..``, or is absurdly long."""
-    for path, _, text in _walk(model.config):
-        if _HOSTILE.search(text) or len(text) > _MOST_TEXT:
+    """A name, path or command in the config has control or shell characters or ``..``, or is absurdly long."""
+    strict = ModelConfig()
+    strict.CopyFrom(model.config)
+    for key in _free(model.config):
+        strict.parameters[key].Clear()
+    for path, _, text in _walk(strict):
+        if UNSAFE.search(text) or len(text) > MOST_TEXT:
             message = f"{path} is {shown(text)}"
             yield Problem(model.config_path, message, "use names of letters, digits, '_', '.' and '-', and whole words")
+
+
+@rule(ModelFolder, "odd-text", WARNING)
+def _odd_text(model: ModelFolder) -> Iterator[Problem]:
+    """A parameter that may say anything has control characters, or is absurdly long."""
+    for key in _free(model.config):
+        text = model.config.parameters[key].string_value
+        if _CONTROL.search(text) or len(text) > _MOST_VALUE:
+            message = f"the parameter {shown(key)} is {shown(text)}"
+            yield Problem(model.config_path, message, f"write up to {_MOST_VALUE} characters that can be read")
 
 
 @rule(ModelFolder, "model-file-outside", ERROR)
@@ -217,10 +238,15 @@ def _runs_code(model: ModelFolder) -> Iterator[Problem]:
     named = [("model_operations", name) for name in config.model_operations.op_library_filename]
     named += [("model_repository_agents", agent.name) for agent in config.model_repository_agents.agents]
     named += [("runtime", config.runtime)] if config.runtime not in ("", *MODEL_FILES.values()) else []
-    named += [("EXECUTION_ENV_PATH", entry.string_value) for key, entry in config.parameters.items() if "ENV" in key]
+    named += [(key, config.parameters[key].string_value) for key in _RUN if key in config.parameters]
     for field, name in named:
         message = f"{field} names {shown(name)}, which the server runs, or refuses the model for if it has none such"
         yield Problem(model.config_path, message, "leave it out, unless you know whose it is")
+
+
+def _free(config: ModelConfig) -> list[str]:
+    """The parameters of which nobody makes a path or a command."""
+    return [key for key in config.parameters if not _PLACES.fullmatch(key)]
 
 
 def _tensors(model: ModelFolder) -> Iterator[tuple[str, Sequence[Any]]]:

@@ -12,13 +12,12 @@ from tritium.client import InputError
 from .._config import check_name
 from .._repository import CONFIG_NAME
 from ._rules import Problem, Severity, rule, shown
-from ._subjects import ModelFolder, RepositoryFolder, VersionFolder
+from ._subjects import STAGING, ModelFolder, RepositoryFolder, VersionFolder
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 _STALE_S = 3600.0
 # What the C library reads a number from.
 _NUMBER_START = re.compile(r"\s*[+-]?[0-9]")
-_STAGING = re.compile(r"\..+-staging-.+")
 
 
 @rule(RepositoryFolder, "repository-empty", NOTE)
@@ -35,7 +34,7 @@ def _staging_left(repository: RepositoryFolder) -> Iterator[Problem]:
         for path in sorted(folder.glob(".*-staging-*")):
             beside = folder == repository.path.parent
             known = path.name[1:].partition("-staging-")[0] in repository.models
-            if (known or not beside) and _STAGING.fullmatch(path.name) and _age_s(path) > _STALE_S:
+            if (known or not beside) and STAGING.fullmatch(path.name) and _age_s(path) > _STALE_S:
                 yield Problem(
                     path, "a publisher that was killed left it", "the next one removes it; so may you, nothing uses it"
                 )
@@ -45,7 +44,7 @@ def _staging_left(repository: RepositoryFolder) -> Iterator[Problem]:
 def _hidden_folder(repository: RepositoryFolder) -> Iterator[Problem]:
     """A hidden folder lies between the models."""
     for path in sorted(repository.path.glob(".*")):
-        if path.is_dir() and not _STAGING.fullmatch(path.name):
+        if path.is_dir() and not STAGING.fullmatch(path.name):
             yield Problem(
                 path,
                 "a Triton that loads all it finds takes this folder for a model",

@@ -33,6 +33,8 @@ MODEL_FILES = {
     "tensorrt": "model.plan",
     "openvino": "model.xml",
 }
+# A folder that a publisher works in.
+STAGING = re.compile(r"\..+-staging-.+")
 _MOST_CONFIG_BYTES = 4 * 2**20
 _MOST_MANIFEST_BYTES = 16 * 2**20
 
@@ -65,6 +67,8 @@ class ModelFolder:
         self.repository = repository
         self.config_path = path / CONFIG_NAME
         self.config_error = ""
+        self.config_seen = _state(self.config_path)
+        self.seen = self.state()
 
     @cached_property
     def config(self) -> ModelConfig:
@@ -97,6 +101,13 @@ class ModelFolder:
                 return backend
         return ""
 
+    @cached_property
+    def brings_backend(self) -> bool:
+        """Whether the backend's library lies in the model's folder or a version's, where Triton looks for it too."""
+        library = f"libtriton_{self.backend}.so"
+        folders = [self.path, *(version.path for version in self.versions)]
+        return not leaves(library) and any((folder / library).is_file() for folder in folders)
+
     @property
     def batched(self) -> bool:
         """Whether the first axis is the batch."""
@@ -113,9 +124,20 @@ class ModelFolder:
         ]
 
     def entries(self) -> Iterator[Path]:
-        """Everything below the folder, links and hidden things included; no link is followed."""
+        """Everything below the folder, links and hidden things but staging folders included; no link is followed."""
         for folder, folders, files in os.walk(self.path):
+            if Path(folder) == self.path:
+                # Of a publisher that is at work, or was killed.
+                folders[:] = [name for name in folders if not STAGING.fullmatch(name)]
             yield from (Path(folder) / name for name in sorted(folders + files))
+
+    def again(self) -> ModelFolder:
+        """The same folder, to be read anew."""
+        return ModelFolder(self.path, RepositoryFolder(self.repository.path, self.repository.opener))
+
+    def state(self) -> tuple[object, ...]:
+        """What is another one as soon as somebody publishes, retires, restores or configures; empty if it is gone."""
+        return _state(self.path)
 
 
 class VersionFolder:
@@ -126,6 +148,7 @@ class VersionFolder:
         self.model = model
         self.number = int(path.name)
         self.manifest_error = ""
+        self.seen = (*_state(path), *model.config_seen)
 
     @cached_property
     def files(self) -> dict[str, Path]:
@@ -188,6 +211,15 @@ class VersionFolder:
                 return None
         return self.model.repository.opener.open(self.artifact)
 
+    def again(self) -> VersionFolder:
+        """The same folder, to be read anew."""
+        return VersionFolder(self.path, self.model.again())
+
+    def state(self) -> tuple[object, ...]:
+        """What is another one as soon as it is moved, or its config replaced; empty if it is gone."""
+        own = _state(self.path)
+        return own and (*own, *_state(self.model.config_path))
+
     @cached_property
     def torchscript(self) -> TorchScriptFile | ArtifactError | None:
         """The TorchScript file, why it is none, or None where there is nothing to read."""
@@ -197,6 +229,14 @@ class VersionFolder:
             return read_torchscript(self.artifact)
         except ArtifactError as exc:
             return exc
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def leaves(name: str) -> bool:

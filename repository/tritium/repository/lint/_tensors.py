@@ -113,10 +113,10 @@ def _tensor_unknown(version: VersionFolder) -> Iterator[Problem]:
         for tensor in tensors:
             if tensor.name not in there:
                 message = f"the config's {kind} {shown(tensor.name)} is not in {version.model_file}"
-                yield Problem(version.model.config_path, message, f"it has {_names(there)}")
+                yield Problem(_artifact(version), message, f"it has {_names(there)}")
     for name in _sequence_names(version):
         message = f"the config's sequence tensor {shown(name)} is not in {version.model_file}"
-        yield Problem(version.model.config_path, message, "name tensors of the model file")
+        yield Problem(_artifact(version), message, "name tensors of the model file")
     yield from _torchscript_names(version)
 
 
@@ -135,14 +135,14 @@ def _tensor_undeclared(version: VersionFolder) -> Iterator[Problem]:
         for tensor in version.onnx.inputs:
             if tensor.name not in declared and tensor.name not in version.onnx.defaults:
                 message = f"{version.model_file} needs the input {shown(tensor.name)}, which the config has not"
-                yield Problem(version.model.config_path, message, "declare it")
+                yield Problem(_artifact(version), message, "declare it")
     forward = version.torchscript
     if isinstance(forward, TorchScriptFile) and forward.arguments is not None:
         taken = {_argument(tensor.name, forward.arguments) for tensor in config.input}
         for argument in forward.arguments[: forward.required]:
             if argument not in taken:
                 message = f"forward takes {shown(argument)}, which the config does not declare"
-                yield Problem(version.model.config_path, message, f"declare an input {argument} or <name>__<index>")
+                yield Problem(_artifact(version), message, f"declare an input {argument} or <name>__<index>")
 
 
 @rule(VersionFolder, "input-not-optional", ERROR)
@@ -154,7 +154,7 @@ def _input_not_optional(version: VersionFolder) -> Iterator[Problem]:
         known = any(tensor.name == theirs.name for theirs in version.onnx.inputs)
         if tensor.optional and known and tensor.name not in version.onnx.defaults:
             message = f"the input {shown(tensor.name)} is optional, and {version.model_file} has no default for it"
-            yield Problem(version.model.config_path, message, "leave optional out")
+            yield Problem(_artifact(version), message, "leave optional out")
 
 
 @rule(VersionFolder, "output-undeclared", NOTE)
@@ -166,7 +166,7 @@ def _output_undeclared(version: VersionFolder) -> Iterator[Problem]:
         for tensor in version.onnx.outputs:
             if tensor.name not in declared | states:
                 message = f"{version.model_file} has the output {shown(tensor.name)}, which the config has not"
-                yield Problem(version.model.config_path, message, "declare it, if somebody is to have it")
+                yield Problem(_artifact(version), message, "declare it, if somebody is to have it")
 
 
 @rule(VersionFolder, "tensor-dtype-differs", ERROR)
@@ -181,7 +181,7 @@ def _tensor_dtype_differs(version: VersionFolder) -> Iterator[Problem]:
             if theirs is not None and theirs.dtype != ours:
                 message = f"the {kind} {shown(tensor.name)} is {theirs.dtype or 'of a type that Triton has not'} "
                 message += f"in {version.model_file} and {ours} in the config"
-                yield Problem(version.model.config_path, message, "write what the model file has")
+                yield Problem(_artifact(version), message, "write what the model file has")
 
 
 @rule(VersionFolder, "tensor-shape-differs", ERROR)
@@ -196,7 +196,7 @@ def _tensor_shape_differs(version: VersionFolder) -> Iterator[Problem]:
             if not _shape_fits(declared, theirs.dims, output=kind == "output", batched=version.model.batched):
                 message = f"the {kind} {shown(tensor.name)} has shape {list(theirs.dims)} in {version.model_file} "
                 message += f"and {declared} in the config"
-                yield Problem(version.model.config_path, message, "write what the model file has, -1 where it is open")
+                yield Problem(_artifact(version), message, "write what the model file has, -1 where it is open")
 
 
 @rule(VersionFolder, "batch-axis-fixed", ERROR)
@@ -209,7 +209,7 @@ def _batch_axis_is_fixed(version: VersionFolder) -> Iterator[Problem]:
                 message = f"max_batch_size is {version.model.config.max_batch_size}, and the {kind} "
                 message += f"{shown(tensor.name)} has shape {list(theirs.dims or ())} in {version.model_file}"
                 fix = "export it with a dynamic batch axis, or write max_batch_size: 0 and whole shapes"
-                yield Problem(version.model.config_path, message, fix)
+                yield Problem(_artifact(version), message, fix)
 
 
 def _artifact(version: VersionFolder) -> Any:
@@ -261,7 +261,7 @@ def _torchscript_names(version: VersionFolder) -> Iterator[Problem]:
             fix = (
                 f"write {', '.join(forward.arguments)}, or <name>__<index> with an index below {len(forward.arguments)}"
             )
-            yield Problem(version.model.config_path, message, fix)
+            yield Problem(_artifact(version), message, fix)
     if forward.returns.startswith("Dict"):
         return
     for tensor in config.output:
@@ -269,7 +269,7 @@ def _torchscript_names(version: VersionFolder) -> Iterator[Problem]:
         if place is None or int(place[1][:9]) >= _results(forward.returns):
             message = f"the config's output {shown(tensor.name)} is none of the {_results(forward.returns)} that "
             message += "forward returns"
-            yield Problem(version.model.config_path, message, "write <name>__<index>, which counts from 0")
+            yield Problem(_artifact(version), message, "write <name>__<index>, which counts from 0")
 
 
 def _argument(name: str, arguments: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tritium.client import TritiumError
 
+from .._compare import TOLERANCES
 from .._config import input_specs, output_specs
 from .._golden import GoldenCases
 from .._manifest import GOLDEN_NAME, MANIFEST_NAME, file_sha256
@@ -18,8 +19,6 @@ from ._rules import Problem, Severity, rule, shown
 from ._subjects import VersionFolder, leaves
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
-# Least and most; beyond these an answer that has nothing to do with the golden one passes, or none does.
-_TOLERANCES = {"atol": (0.0, 1e3), "rtol": (0.0, 1.0), "agreement": (0.5, 1.0)}
 
 
 @rule(VersionFolder, "manifest-missing", WARNING)
@@ -52,7 +51,7 @@ def _manifest_tolerance(version: VersionFolder) -> Iterator[Problem]:
         return
     for name in ("tolerance", "gpu_tolerance"):
         for key, value in asdict(getattr(version.manifest, name)).items():
-            least, most = _TOLERANCES[key]
+            least, most = TOLERANCES[key]
             if not (math.isfinite(value) and least <= value <= most):
                 message = f"its {name} has {key} {value}"
                 fix = f"publish the version again with {key} from {least:g} to {most:g}"
