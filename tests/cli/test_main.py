@@ -206,7 +206,7 @@ ERRORS = [
         "no model repository at /nonexistent/models",
     ),
     (["serve", "--repository", "{repository}", "--model", "digits_cnm"], 2, "InputError", "digits_cnn"),
-    (["zoo", "train", "digits_cnm"], 2, "InputError", "Did you mean 'digits_cnn'? There are digits_cnn, digits_mlp, digits_svm"),
+    (["zoo", "train", "digits_cnm"], 2, "InputError", "Did you mean 'digits_cnn'? There are digits_cnn, "),
 ]
 
 
