@@ -48,6 +48,14 @@ def test_your_own_torch_model_is_published(tmp_path: Path) -> None:
     assert Repository(tmp_path / "models").versions("tiny") == [1]
 
 
+def test_looking_after_a_repository_works_as_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "exporting.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for _ in range(2):
+        run(PYTHON_BLOCKS[0].partition("with TritonServer")[0], tmp_path)
+    assert run(code, tmp_path) == "[2]\n"
+
+
 def test_calling_a_server_works_as_written(server: TritonServer, tmp_path: Path) -> None:
     code = PYTHON_BLOCKS[2].replace("http://127.0.0.1:8000", server.http_url)
     shown = run(f"{code}    print(probabilities.shape, digits(image[None]).shape)", tmp_path)

@@ -100,6 +100,9 @@ def _drop(key: str) -> Callable[[str], str]:
         # Read without a look, these would surface far from here.
         pytest.param(_set(files=["model.onnx"]), id="files-no-object"),
         pytest.param(_set(tolerance={"atol": "1e-5", "rtol": 0.0}), id="tolerance-no-number"),
+        pytest.param(_set(parity={"y": 1e-7}), id="parity-no-object"),
+        pytest.param(_set(parity=[1e-7]), id="parity-list"),
+        pytest.param(_set(parity={"y": {"largest": 1e-7}}), id="parity-unknown"),
     ],
 )
 def test_broken_manifest_is_an_error_with_its_path(damage: Callable[[str], str], saved: Manifest, folder: Path) -> None:

@@ -18,7 +18,6 @@ from tritium.repository import (
     Candidate,
     GoldenCases,
     Manifest,
-    Repository,
     Serving,
     Tolerance,
     add_warm_up,
@@ -27,7 +26,7 @@ from tritium.repository import (
     measure,
     model_config,
     open_artifact,
-    rows_within,
+    rows_alike,
 )
 
 from ._errors import ExportError, ParityError
@@ -156,11 +155,6 @@ def prepare(
     )
 
 
-def target(repository: str | Path | Repository) -> Repository:
-    """The repository to publish in, made if it is not there."""
-    return repository if isinstance(repository, Repository) else Repository(repository, create=True)
-
-
 def need(package: str, extra: str = "exporters") -> None:
     """Refuse to go on without a package.
 
@@ -229,9 +223,7 @@ def _on_gpu(tolerance: Tolerance) -> Tolerance:
 
 def _alike(run: Run, inputs: Mapping[str, Array], expected: Mapping[str, Array], tolerance: Tolerance) -> Array:
     """The first rows in which model and framework agree: what flips next to a threshold is no golden case."""
-    got = run(inputs, list(expected))
-    alike = np.logical_and.reduce([rows_within(array, got[name], tolerance) for name, array in expected.items()])
-    return np.flatnonzero(alike)[:GOLDEN_CASES]
+    return np.flatnonzero(rows_alike(expected, run(inputs, list(expected)), tolerance))[:GOLDEN_CASES]
 
 
 def _golden(arrays: Mapping[str, Array], rows: slice | Array) -> dict[str, Array]:

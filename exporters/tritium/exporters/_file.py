@@ -21,11 +21,12 @@ from tritium.repository import (
     file_sha256,
     is_float,
     open_artifact,
+    opened,
     publish,
 )
 
 from ._errors import ConversionError, ExportError, ParityError
-from ._export import Array, Converted, Provenance, Run, prepare, target
+from ._export import Array, Converted, Provenance, Run, prepare
 from ._model_file import Declared, ModelFile, read_model_file, script_inputs, script_outputs
 from ._precision import default_tolerance, finite_rows
 
@@ -138,7 +139,7 @@ def export_file(
             f"({'; '.join(map(str, exc.differences))}). Nothing was published. If that is as it should be, publish it "
             "with max_batch_size=0 (--max-batch-size 0)"
         ) from exc
-    return publish(target(repository), candidate)
+    return publish(opened(repository, create=True), candidate)
 
 
 def _read_samples(samples: Mapping[str, Array] | str | Path | None) -> dict[str, Array]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritium.client import InputError
-from tritium.repository import Published, Repository, Serving, Tolerance, publish
+from tritium.repository import Published, Repository, Serving, Tolerance, opened, publish
 
 from ._errors import ConversionError
-from ._export import Array, Converted, Provenance, need, prepare, target
+from ._export import Array, Converted, Provenance, need, prepare
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -86,7 +86,7 @@ def export_onnx(
             tolerance=tolerance,
             provenance=provenance,
         )
-        return publish(target(repository), candidate)
+        return publish(opened(repository, create=True), candidate)
 
 
 def join_onnx(first: ModelProto, second: ModelProto, names: Mapping[str, str]) -> ModelProto:

@@ -20,11 +20,12 @@ from tritium.repository import (
     Serving,
     Tolerance,
     open_artifact,
+    opened,
     publish,
 )
 
 from ._errors import ConversionError, ParityError
-from ._export import Array, Converted, Provenance, need, prepare, target
+from ._export import Array, Converted, Provenance, need, prepare
 from ._onnx import OPSET, opset_of
 from ._sklearn_convert import convert
 from ._sklearn_gate import NEIGHBOURS, by_tolerance, check_missing, check_rounding, near_thresholds
@@ -155,7 +156,7 @@ def export_sklearn(
                 f"The converter of this {type(estimator).__name__} writes a model that does not run: {exc}. Write a "
                 "converter of your own for it (tritium.exporters.converters), or try other parameters"
             ) from exc
-        return publish(target(repository), candidate)
+        return publish(opened(repository, create=True), candidate)
 
 
 def sklearn_to_onnx(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritium.client import InputError
-from tritium.repository import Difference, Tolerance, compare, is_float, rows_within
+from tritium.repository import Difference, Tolerance, compare, is_float, rows_alike, rows_within
 
 from ._errors import ParityError
 from ._export import Array, Run
@@ -104,14 +104,14 @@ def near_thresholds(estimator: Any, tolerance: Tolerance) -> Judge:
         found = compare(expected, got, tolerance)
         if neighbours or not float_columns(given) or any(not difference.ok for difference in found):
             return found
-        astray = np.flatnonzero(~_alike(expected, got, tolerance) & ~_tied(expected, got, tolerance))
+        astray = np.flatnonzero(~rows_alike(expected, got, tolerance) & ~_tied(expected, got, tolerance))
         for moved in _beside(given) if astray.size else ():
             try:
                 answered = answers(estimator, take(moved, astray))
             except InputError:
                 continue
             there = {key: array[astray] for key, array in got.items()}
-            astray = astray[~_alike(*_without_shared_nan(answered, there), tolerance)]
+            astray = astray[~rows_alike(*_without_shared_nan(answered, there), tolerance)]
             if not astray.size:
                 break
         return [_astray(difference, int(astray[0])) for difference in found] if astray.size else found
@@ -124,14 +124,6 @@ def _astray(difference: Difference, row: int) -> Difference:
         return difference
     detail = f"{difference.detail}; row {row} lies next to no threshold that could excuse it"
     return replace(difference, ok=False, detail=detail)
-
-
-def _alike(expected: Mapping[str, Array], got: Mapping[str, Array], tolerance: Tolerance) -> NDArray[np.bool_]:
-    """Which rows agree in all outputs."""
-    within: NDArray[np.bool_] = np.logical_and.reduce(
-        [rows_within(array, got[key], tolerance) for key, array in expected.items()]
-    )
-    return within
 
 
 def _tied(expected: Mapping[str, Array], got: Mapping[str, Array], tolerance: Tolerance) -> NDArray[np.bool_]:

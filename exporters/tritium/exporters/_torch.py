@@ -22,11 +22,12 @@ from tritium.repository import (
     Tolerance,
     measure,
     open_artifact,
+    opened,
     publish,
 )
 
 from ._errors import ConversionError, ParityError
-from ._export import Array, Converted, Provenance, need, prepare, target
+from ._export import Array, Converted, Provenance, need, prepare
 from ._onnx import OPSET
 from ._precision import default_tolerance, finite_rows
 from ._torch_call import Call, answers, as_served, find_call, tensor
@@ -177,7 +178,7 @@ def export_torch(
                         provenance=provenance,
                     )
                 )
-        published = tuple(publish(target(repository), candidate) for candidate in candidates)
+        published = tuple(publish(opened(repository, create=True), candidate) for candidate in candidates)
     return published[0] if isinstance(formats, str) else published
 
 

@@ -2,7 +2,7 @@
 
 from ._artifact import open_artifact
 from ._cache import cache_dir
-from ._compare import Difference, Tolerance, compare, is_float, rows_within
+from ._compare import Difference, Tolerance, compare, is_float, rows_alike, rows_within
 from ._config import check_name, config_text, input_specs, model_config, output_specs, read_config
 from ._errors import (
     ArtifactError,
@@ -26,7 +26,7 @@ from ._operations import (
 )
 from ._promote import promote
 from ._publish import Candidate, Published, publish
-from ._repository import Repository
+from ._repository import Repository, opened
 from ._serving import Serving
 from ._verify import (
     Verdict,
@@ -76,6 +76,7 @@ __all__ = [
     "model_config",
     "named_outputs",
     "open_artifact",
+    "opened",
     "output_specs",
     "promote",
     "publish",
@@ -83,6 +84,7 @@ __all__ = [
     "restore",
     "retire",
     "roll_back",
+    "rows_alike",
     "rows_within",
     "served_versions",
     "set_version_policy",

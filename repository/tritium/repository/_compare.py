@@ -102,6 +102,12 @@ def rows_within(expected: Array, got: Array, tolerance: Tolerance) -> NDArray[np
     return np.atleast_1d(within.all(axis=tuple(range(1, within.ndim))))
 
 
+def rows_alike(expected: Mapping[str, Array], got: Mapping[str, Array], tolerance: Tolerance) -> NDArray[np.bool_]:
+    """Which rows are within the tolerance in every output; of shape (rows,)."""
+    within = [rows_within(array, got[name], tolerance) for name, array in expected.items()]
+    return np.asarray(np.logical_and.reduce(within))
+
+
 def _compare_one(name: str, expected: Array, got: Array | None, tolerance: Tolerance) -> Difference:
     def apart(detail: str) -> Difference:
         worst = float("inf") if is_float(expected) else None

@@ -105,13 +105,14 @@ class Manifest:
             manifest = cls(**content)
             if not isinstance(manifest.files, dict):
                 raise TypeError("files must be an object")
+            manifest.differences()
             for tolerance in (manifest.tolerance, manifest.gpu_tolerance):
                 if not all(isinstance(number, int | float) for number in asdict(tolerance).values()):
                     raise TypeError("a tolerance must be numbers")
             return manifest
         except OSError as exc:
             raise ManifestError(f"{path} cannot be read: {exc.strerror}") from exc
-        except (ValueError, TypeError, KeyError) as exc:
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
             known = ", ".join(item.name for item in fields(cls))
             raise ManifestError(f"{path} is no manifest ({exc}); it needs the keys {known}") from exc
 

@@ -5,7 +5,6 @@ Each operation ends in one rename, so that whoever reads the repository sees it 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from tritium.client import InputError
 
 from ._config import check_fits, config_text
 from ._errors import RepositoryError
-from ._repository import CONFIG_NAME, RETIRED, Repository, locked, opened
+from ._repository import CONFIG_NAME, RETIRED, Repository, locked, opened, sync
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,9 +240,9 @@ def _write(folder: Path, config: ModelConfig) -> None:
         aside = Path(staging) / CONFIG_NAME
         aside.write_text(config_text(config), encoding="utf-8")
         aside.chmod((folder / CONFIG_NAME).stat().st_mode & 0o777)
-        _sync(aside)
+        sync(aside)
         aside.rename(folder / CONFIG_NAME)
-    _sync(folder)
+    sync(folder)
 
 
 def _move(folder: Path, target: Path) -> None:
@@ -253,15 +252,7 @@ def _move(folder: Path, target: Path) -> None:
         raise RepositoryError(f"There is a version already at {target}; nothing has changed")
     folder.rename(target)
     for parent in (folder.parent, target.parent):
-        _sync(parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(parent)
 
 
 def _listed(numbers: Sequence[int]) -> str:

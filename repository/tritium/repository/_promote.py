@@ -14,7 +14,7 @@ from ._golden import GoldenCases
 from ._manifest import GOLDEN_NAME, MANIFEST_NAME, Manifest
 from ._operations import VersionPolicy
 from ._publish import Candidate, Published, publish
-from ._repository import CONFIG_NAME, Repository
+from ._repository import CONFIG_NAME, Repository, opened
 from ._verify import load_golden
 from ._warm_up import WARM_UP_FOLDER
 
@@ -54,8 +54,7 @@ def promote(folder: str | Path, repository: str | Path | Repository) -> Publishe
     golden = load_golden(source, config)
     if VersionPolicy.of(config).specific is not None:
         VersionPolicy(latest=1).set_in(config)
-    target = repository if isinstance(repository, Repository) else Repository(repository, create=True)
-    return publish(target, _candidate(source, config, manifest, golden))
+    return publish(opened(repository, create=True), _candidate(source, config, manifest, golden))
 
 
 def _candidate(source: Path, config: ModelConfig, manifest: Manifest, golden: GoldenCases) -> Candidate:

@@ -20,7 +20,7 @@ from ._config import artifact_name, check_fits, check_name, config_text, file_na
 from ._errors import ArtifactError, ConfigError, GateError, PublishError
 from ._golden import GoldenCases
 from ._manifest import GOLDEN_NAME, MANIFEST_NAME, Manifest
-from ._repository import CONFIG_NAME, Repository, locked
+from ._repository import CONFIG_NAME, Repository, locked, sync
 from ._verify import check_version
 from ._warm_up import WARM_UP_FOLDER
 
@@ -168,7 +168,7 @@ def _place_model(model: Path, settings: Mapping[str, bytes], staging: Path, vers
         (folder / "1").rename(version)
         return 0
     undo.callback(model.rename, staging / "undone")
-    _sync(model.parent)
+    sync(model.parent)
     return 1
 
 
@@ -191,7 +191,7 @@ def _place_version(
         for folder in (staging, model):
             (folder / name).parent.mkdir(exist_ok=True)
         (staging / name).write_bytes(settings[name])
-        _sync(staging / name)
+        sync(staging / name)
     number = repository.next_version(config.name)
     while not _renamed(version, model / str(number)):
         number += 1
@@ -205,7 +205,7 @@ def _place_version(
             (staging / name).rename(model / name)
             undo.callback((model / name).unlink)
     for folder in {(model / name).parent for name in changed} | {model}:
-        _sync(folder)
+        sync(folder)
     return number
 
 
@@ -253,12 +253,4 @@ def _staging_root(repository: Repository, model: str) -> Path:
 
 def _sync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

@@ -121,13 +121,22 @@ class Repository:
         return f". Did you mean {close[0]!r}?" if close else ""
 
 
-def opened(repository: str | Path | Repository) -> Repository:
+def opened(repository: str | Path | Repository, *, create: bool = False) -> Repository:
     """A repository by its folder, or as it is.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, and it is not to be made or cannot be.
     """
-    return repository if isinstance(repository, Repository) else Repository(repository)
+    return repository if isinstance(repository, Repository) else Repository(repository, create=create)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or what a folder lists, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritium.client import Client, Model, Outputs, TritiumError, numpy_dtype
 
 from ._artifact import Array, Artifact, Run, open_artifact
-from ._compare import Difference, Tolerance, compare, rows_within
+from ._compare import Difference, Tolerance, compare, rows_alike
 from ._config import artifact_name, input_specs, output_specs
 from ._errors import GateError, GoldenError
 from ._golden import GoldenCases
@@ -293,8 +293,8 @@ def _measure_at(
 
 def _first_alike(cases: GoldenCases, got: Mapping[str, Array], tolerance: Tolerance) -> GoldenCases:
     """The first cases that are right: those that may be wrong have been counted, and would weigh more among few."""
-    alike = [rows_within(cases.outputs[name], array, tolerance) for name, array in got.items()]
-    right = np.flatnonzero(np.logical_and.reduce(alike)) if alike else np.empty(0, np.int64)
+    expected = {name: cases.outputs[name] for name in got}
+    right = np.flatnonzero(rows_alike(expected, got, tolerance)) if got else np.empty(0, np.int64)
     places = (right if right.size else np.arange(len(cases)))[:_FEW]
     return GoldenCases(
         {name: array[places] for name, array in cases.inputs.items()},

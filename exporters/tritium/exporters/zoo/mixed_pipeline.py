@@ -41,7 +41,6 @@ def export(repository: Repository, recipe: str, progress: Progress) -> Published
         name="mixed_pipeline",
         repository=repository,
         labels=[str(species) for species in model.classes_],
-        # Measures are whole tenths of a millimetre: some lie on a threshold, and in float32 on either side of it.
         provenance=Provenance(
             source=__name__,
             data=provenance | {"columns": columns},
