@@ -14,6 +14,8 @@ from tritium.exporters.zoo import MODELS, build
 from tritium.repository import Repository
 from tritium.server import TritonServer
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
 DIGITS = ("digits_cnn", "digits_mlp", "digits_svm")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tritium.repository import Repository
 from tritium.server import TritonServer
+
+from .client.served_models import add_accumulate, add_countdown
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
@@ -61,6 +66,33 @@ def test_calling_a_server_works_as_written(server: TritonServer, tmp_path: Path)
     shown = run(f"{code}    print(probabilities.shape, digits(image[None]).shape)", tmp_path)
     assert "name='image', dtype='FP32', shape=(-1, 1, 28, 28)" in shown
     assert shown.splitlines()[-1] == "(10,) (1, 10)"
+
+
+@pytest.fixture(scope="module")
+def cookbook_server(zoo: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A Triton with all the models that the cookbook calls."""
+    repository = tmp_path_factory.mktemp("cookbook") / "models"
+    shutil.copytree(zoo.path, repository)
+    add_countdown(repository)
+    add_accumulate(repository)
+    with TritonServer(repository) as running:
+        yield running
+
+
+def test_the_cookbook_of_the_client_works_as_written(cookbook_server: TritonServer, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 13
+    port = cookbook_server.http_url.rpartition(":")[2]
+    code = "\n".join(blocks).replace(":8000", f":{port}").replace("grpc://127.0.0.1:8001", cookbook_server.grpc_url)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    mine = authority.issue_cert("me.example")
+    mine.private_key_pem.write_to_path(tmp_path / "me.key")
+    mine.cert_chain_pems[0].write_to_path(tmp_path / "me.pem")
+    shown = run(code, tmp_path)
+    assert shown.splitlines()[-4:] == ["[3]", "[2]", "[1]", "[3]"]
+    assert "Did you mean 'digits_cnn'?" in shown
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\$ (tritium [^#\n]+)", README, re.MULTILINE))

@@ -16,6 +16,8 @@ from tritium.client import Client, TensorSpec
 from tritium.repository import GoldenCases, Repository, Serving, config_text, load_golden, model_config
 from tritium.server import TritonServer
 
+from .served_models import lay_out
+
 _ONNX_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
 
 
@@ -76,6 +78,15 @@ def small_client(request: pytest.FixtureRequest, small_server: TritonServer) -> 
     """A client of the small server, over each protocol."""
     with small_server.client(protocol=request.param) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def protocol_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A Triton over the models of `served_models`; its ONNX backend is the native one, which knows every dtype."""
+    repository = tmp_path_factory.mktemp("protocol")
+    lay_out(repository)
+    with TritonServer(repository, onnx_backend="native") as running:
+        yield running
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tritium.client import (
+    CallError,
     Client,
     DeadlineExceededError,
     InputError,
@@ -63,14 +63,14 @@ def test_model_that_is_not_loaded_is_an_error_that_says_so(
 
 
 def test_model_that_is_loaded_again_answers(small_client: Client) -> None:
-    small_client.load_model("pair")
+    small_client.load("pair")
     one = np.ones((1, 2), dtype=np.float32)
     assert small_client.model("pair")(one, one).sum.tolist() == [[2.0, 2.0]]
 
 
 def test_model_that_does_not_load_is_an_error_with_the_reason(small_client: Client) -> None:
     with pytest.raises(ServerError, match="failed to load 'absent'"):
-        small_client.load_model("absent")
+        small_client.load("absent")
 
 
 # deadlines
@@ -187,13 +187,6 @@ def test_a_proxy_in_the_environment_is_not_asked_for_loopback(
 
 def test_a_port_that_answers_but_is_no_triton_is_named_as_such(server: TritonServer) -> None:
     metrics = server.metrics_url.removesuffix("/metrics")
-    with Client(metrics) as client, pytest.raises(ServerError, match="not as a Triton server does") as caught:
+    with Client(metrics) as client, pytest.raises(CallError, match="not as a Triton server does") as caught:
         client.model("digits_cnn")([1])
     assert "\n" not in str(caught.value)
-
-
-def test_what_tritonclient_writes_into_the_headers_of_one_request_does_not_reach_the_next(small_client: Client) -> None:
-    transport: Any = small_client._transport
-    before = dict(transport._headers)
-    small_client.model("pair")(a=[[1.0, 2.0]], b=[[3.0, 4.0]])
-    assert transport._headers == before

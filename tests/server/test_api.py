@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import tritium.server
 
 
@@ -30,9 +32,15 @@ def test_all_is_pinned_and_sorted() -> None:
     ]
     for name in tritium.server.__all__:
         assert hasattr(tritium.server, name)
+    assert set(tritium.server.__all__) <= set(dir(tritium.server))
+
+
+def test_a_name_that_it_has_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"'tritium\.server' has no attribute 'Server'"):
+        _ = tritium.server.Server  # type: ignore[attr-defined]
 
 
 def test_importing_it_loads_no_framework() -> None:
     heavy = ("torch", "onnxruntime", "sklearn", "locust")
-    code = f"import sys, tritium.server; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys; from tritium.server import *; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

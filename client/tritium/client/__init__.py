@@ -1,8 +1,12 @@
 """The Python SDK of Tritium: numpy in, numpy out, over HTTP or gRPC."""
 
-from ._client import Client, ModelStatus
+from ._async_client import AsyncClient
+from ._async_model import AsyncModel, AsyncSequence
+from ._client import Client
 from ._errors import (
     AccessDeniedError,
+    BulkError,
+    CallError,
     ConnectFailedError,
     DeadlineExceededError,
     InferenceFailedError,
@@ -10,22 +14,36 @@ from ._errors import (
     MissingExtraError,
     ModelNotFoundError,
     ModelNotReadyError,
+    ProtocolError,
     RequestRejectedError,
     ServerBusyError,
     ServerError,
     TransportError,
     TritiumError,
 )
-from ._model import Model, ModelMetadata
+from ._metadata import Classification, ModelMetadata, ModelStatus
+from ._model import Model, Sequence
+from ._options import ApiKey, BearerToken, Limits, Retries, Tls
+from ._shared_memory import SharedMemory
 from ._tensors import Outputs, TensorSpec, numpy_dtype, triton_dtype
+from ._trace import RequestRecord
 
 __all__ = [
     "AccessDeniedError",
+    "ApiKey",
+    "AsyncClient",
+    "AsyncModel",
+    "AsyncSequence",
+    "BearerToken",
+    "BulkError",
+    "CallError",
+    "Classification",
     "Client",
     "ConnectFailedError",
     "DeadlineExceededError",
     "InferenceFailedError",
     "InputError",
+    "Limits",
     "MissingExtraError",
     "Model",
     "ModelMetadata",
@@ -33,10 +51,16 @@ __all__ = [
     "ModelNotReadyError",
     "ModelStatus",
     "Outputs",
+    "ProtocolError",
+    "RequestRecord",
     "RequestRejectedError",
+    "Retries",
+    "Sequence",
     "ServerBusyError",
     "ServerError",
+    "SharedMemory",
     "TensorSpec",
+    "Tls",
     "TransportError",
     "TritiumError",
     "numpy_dtype",

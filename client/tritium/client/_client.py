@@ -2,71 +2,110 @@
 
 from __future__ import annotations
 
-import math
-import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from ._errors import (
-    DeadlineExceededError,
-    InputError,
-    ModelNotFoundError,
-    ModelNotReadyError,
-    ServerError,
-    TritiumError,
-)
-from ._model import Model, _closest
-from ._tensors import Array
-from ._transport import Endpoint, InferRequest, deadline_exceeded, open_transport
+from . import _queries as queries
+from ._answers import explained
+from ._base import EXPLANATION_S, POLL_S, BaseClient, Call, checked_model, not_offered, told
+from ._contract import Contract
+from ._deadline import Deadline, positive
+from ._endpoint import Endpoint
+from ._errors import CallError, InputError, ModelNotFoundError, ModelNotReadyError, ServerError, TritiumError
+from ._metadata import ModelStatus, numbers
+from ._model import Model
+from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls
+from ._queries import Query
+from ._replicas import Replica
+from ._request import InferAnswer, InferRequest
+from ._shared_memory import SharedMemory, guarded
+from ._trace import RequestRecord, trace_context
 
-_EXPLANATION_S = 1.0
-
-
-@dataclass(frozen=True)
-class ModelStatus:
-    """One version of a model, as the server's repository index has it.
-
-    Attributes:
-        state: ``READY``, ``LOADING``, ``UNLOADING`` or ``UNAVAILABLE``; empty for a model that was never loaded.
-        reason: why it is in that state, if the server says so.
-    """
-
-    name: str
-    version: str
-    state: str
-    reason: str
+T = TypeVar("T")
 
 
-class Client:
-    """A Triton Inference Server, over HTTP or gRPC.
+class Transport(Protocol):
+    """The way to one server. Every method raises only what is in ``_errors``."""
+
+    endpoint: Endpoint
+
+    def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+        """Run a model."""
+
+    def ask(self, query: Query, deadline: Deadline) -> Any:
+        """Anything else, answered as plain JSON types."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class Client(BaseClient[Transport]):
+    """A Triton Inference Server, or any other that speaks the V2 protocol, over HTTP or gRPC.
 
     >>> with Client("http://127.0.0.1:8000") as client:
     ...     digits = client.model("digits_cnn")
     ...     probabilities = digits(image)
 
-    One client may be shared between threads.
+    One client may be shared by any number of threads. Over HTTP it goes on working in a forked process; gRPC does not,
+    and says so.
 
     Args:
-        url: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, a host and a port; the scheme chooses the
-            protocol, and https and grpcs check the server's certificate.
-        timeout_s: seconds that a call may take in all, unless it says otherwise.
-        headers: sent with every call, for instance an API key.
+        url: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, a host and a port, over HTTP also a path; the
+            scheme chooses the protocol. Several URLs are replicas of one server: they are asked in turn, and one that
+            fails is left alone for a while.
+        timeout_s: seconds that a call may take in all, further tries included, unless it says otherwise. What is left
+            of it goes along as the limit for the server's queue.
+        headers: sent with every call.
+        auth: an API key or a bearer token.
+        tls: how https and grpcs check the server and show who they are; the system's certificates by default.
+        retries: when a call is tried again.
+        limits: how many connections there may be.
+        on_request: called with a :class:`RequestRecord` after every call, in the thread that made it. What it raises
+            reaches the caller.
 
     Raises:
-        InputError: the URL or the timeout cannot be used.
+        InputError: an argument cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, headers: Mapping[str, str] | None = None) -> None:
-        self._endpoint = Endpoint.parse(url)
-        self._timeout_s = _positive(timeout_s)
-        self._transport = open_transport(self._endpoint, headers or {})
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        timeout_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        auth: ApiKey | BearerToken | None = None,
+        tls: Tls | None = None,
+        retries: Retries | None = None,
+        limits: Limits | None = None,
+        on_request: Callable[[RequestRecord], object] | None = None,
+    ) -> None:
+        super().__init__(
+            url,
+            timeout_s=timeout_s,
+            headers=headers,
+            auth=auth,
+            tls=tls,
+            retries=retries,
+            limits=limits,
+            on_request=on_request,
+        )
 
-    def __repr__(self) -> str:
-        """As in ``Client('http://127.0.0.1:8000')``; headers may be secrets and are left out."""
-        return f"Client({self.url!r})"
+    def _transports(self, headers: Headers, tls: Tls, limits: Limits) -> list[Transport]:
+        if self._over_grpc:
+            # Imported here: HTTP has no need of it.
+            from ._grpc import GrpcTransport
+
+            return [GrpcTransport(endpoint, headers, tls, limits) for endpoint in self._endpoints]
+        from ._http import HttpTransport
+
+        context = tls.context() if any(endpoint.secure for endpoint in self._endpoints) else None
+        return [
+            HttpTransport(endpoint, headers, context if endpoint.secure else None, limits)
+            for endpoint in self._endpoints
+        ]
 
     def __enter__(self) -> Client:
         """The client itself."""
@@ -80,25 +119,16 @@ class Client:
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
-
-    @property
-    def url(self) -> str:
-        """The server's URL, port included."""
-        return str(self._endpoint)
+        for replica in self._replicas.all:
+            replica.transport.close()
 
     def model(self, name: str, version: str | int | None = None) -> Model:
         """A handle on a model; ``version`` None lets the server choose. Asks the server nothing yet."""
-        if not name or "/" in name:
-            raise InputError(f"The 'name' parameter of model must be the name of a model, got {name!r} instead")
-        if version is not None and not re.fullmatch("[0-9]+", str(version)):
-            raise InputError(f"The 'version' parameter of model must be a whole number, got {version!r} instead")
-        return Model(self, name, "" if version is None else str(version))
+        return Model(self, *checked_model(name, version))
 
     def models(self) -> list[ModelStatus]:
         """Every model in the server's repository, with the state of each version."""
-        index = self._ask("get_model_repository_index")
-        return [ModelStatus(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
+        return self._models(self._deadline(None))
 
     def is_ready(self, model: str | None = None) -> bool:
         """Whether the server, or a model on it, says that it is ready.
@@ -106,71 +136,138 @@ class Client:
         Raises:
             TransportError: no server answered.
         """
-        rpc, args = ("is_model_ready", (model,)) if model else ("is_server_ready", ())
-        return bool(self._ask(rpc, *args))
+        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        return bool(self._ask(query, self._deadline(None)))
 
-    def load_model(self, name: str, *, timeout_s: float = 300.0) -> None:
+    def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
+        """Wait until the server, or a model on it, is ready; a server that is not there yet may still come.
+
+        Raises:
+            DeadlineExceededError: it was not, within `timeout_s`.
+        """
+        deadline = Deadline(positive(timeout_s))
+        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        reason: CallError | None = None
+        while deadline.left_s() > 0:
+            try:
+                if self._ask(query, deadline):
+                    return
+            except CallError as exc:
+                reason = exc
+            time.sleep(max(0.0, min(POLL_S, deadline.left_s())))
+        raise self._never_ready(model, deadline, reason) from reason
+
+    def load(self, name: str, *, timeout_s: float = 300.0) -> None:
         """Load a model, or load it again with the versions that its folder has now.
 
-        If that fails, the versions that were being served go on being served.
+        If that fails, the versions that were being served go on being served. With several URLs, every server loads it.
 
         Raises:
             ServerError: the model does not load; the message has the server's reason.
         """
-        self._transport.call("load_model", name, timeout_s=timeout_s)
+        self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
 
-    def unload_model(self, name: str) -> None:
-        """Take a model out of service. Returns before the last requests are answered."""
-        self._transport.call("unload_model", name, timeout_s=self._timeout_s)
+    def unload(self, name: str) -> None:
+        """Take a model out of service, on every server. Returns before the last requests are answered."""
+        self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
 
-    def _statuses(self, timeout_s: float) -> list[ModelStatus]:
-        index = self._ask("get_model_repository_index", timeout_s=timeout_s)
-        return [ModelStatus(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
+    def statistics(self) -> dict[str, Any]:
+        """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute."""
+        return dict(numbers(self._ask(queries.statistics(), self._deadline(None))))
 
-    def _ask(self, rpc: str, *args: str, timeout_s: float | None = None) -> Any:
+    @contextmanager
+    def shared_memory(self, size_bytes: int) -> Iterator[SharedMemory]:
+        """Memory that this process and a server on the same machine both see, until the end of the ``with`` block.
+
+        Arrays made by :meth:`SharedMemory.array` go to a model by reference when they are its inputs, and receive its
+        outputs as its ``out``. Linux only; the server must allow it.
+
+        Raises:
+            InputError: there is no such memory here, or not as much.
+            ServerError: the server does not take it.
+        """
+        if len(self._replicas.all) > 1:
+            raise InputError("Shared memory needs a client of one server")
+        with guarded(self, size_bytes) as region:
+            self._ask(region.registration(), self._deadline(None))
+            self._regions.append(region)
+            try:
+                yield region
+            finally:
+                self._regions.remove(region)
+                self._ask(region.unregistration(), self._deadline(None))
+
+    def _models(self, deadline: Deadline) -> list[ModelStatus]:
+        return self._statuses(self._ask(queries.repository_index(), deadline))
+
+    def _ask(self, query: Query, deadline: Deadline, pinned: Replica[Transport] | None = None) -> Any:
+        def send(transport: Transport) -> Any:
+            return transport.ask(query, deadline)
+
+        return self._tried(query, deadline, send, pinned)
+
+    def _ask_all(self, query: Query, deadline: Deadline) -> None:
+        for replica in self._replicas.all:
+            self._ask(query, deadline, replica)
+
+    def _infer(
+        self, request: InferRequest, deadline: Deadline, pinned: Replica[Transport] | None = None
+    ) -> InferAnswer:
+        traced = trace_context()
+
+        def send(transport: Transport) -> InferAnswer:
+            return transport.infer(request, deadline, traced)
+
+        return self._tried(request, deadline, send, pinned)
+
+    def _tried(
+        self, call: Call, deadline: Deadline, send: Callable[[Transport], T], pinned: Replica[Transport] | None = None
+    ) -> T:
+        """Send until there is an answer, or a failure that is for good."""
+        began_s = time.perf_counter()
+        error: BaseException | None = None
+        attempts = self._attempts(deadline, call, pinned)
         try:
-            return self._transport.call(rpc, *args, timeout_s=self._timeout_s if timeout_s is None else timeout_s)
+            while True:
+                try:
+                    answer = send(attempts.replica.transport)
+                except CallError as exc:
+                    time.sleep(attempts.pause_s(told(exc, call)))
+                else:
+                    attempts.replica.succeeded()
+                    return answer
         except (ModelNotFoundError, ModelNotReadyError) as exc:
-            raise self._explained(exc) from exc
-
-    def _infer(self, request: InferRequest, ends_s: float, limit_s: float) -> dict[str, Array]:
-        try:
-            return self._transport.infer(request, self._left(ends_s, limit_s))
-        except DeadlineExceededError as exc:
-            # What is said is the limit that the caller knows, not what was left of it.
-            raise deadline_exceeded(self._endpoint, limit_s) from exc
-        except (ModelNotFoundError, ModelNotReadyError) as exc:
-            raise self._explained(exc) from exc
-
-    def _limit(self, timeout_s: float | None) -> float:
-        """What a call may take: what it says itself, or the client's own."""
-        return self._timeout_s if timeout_s is None else _positive(timeout_s)
-
-    def _left(self, ends_s: float, limit_s: float) -> float:
-        """What is left of a call's time until `ends_s` on the monotonic clock."""
-        left_s = ends_s - time.monotonic()
-        if left_s <= 0:
-            raise deadline_exceeded(self._endpoint, limit_s)
-        return left_s
+            error = self._explained(exc) if call.operation != "RepositoryIndex" else exc
+            raise error from exc
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._observe(call, attempts, began_s, error)
 
     def _explained(self, exc: ServerError) -> ServerError:
         """The same error with what there is instead, where the server tells."""
         try:
             # The answer is there already; a better message must not cost much more.
-            statuses = self._statuses(min(self._timeout_s, _EXPLANATION_S))
+            return explained(exc, self._models(Deadline(min(self._timeout_s, EXPLANATION_S))))
         except TritiumError:
             return exc
-        names = sorted({status.name for status in statuses})
-        if exc.model in names:
-            served = [status.version for status in statuses if status.name == exc.model and status.state == "READY"]
-            known = f"It serves version {', '.join(served)}" if served else "It is in the repository but not loaded"
-        else:
-            known = f"There are {', '.join(names)}" if names else "There are no models"
-            known += _closest(exc.model or "", names)
-        return type(exc)(f"{exc}. {known}", url=exc.url, model=exc.model, status=exc.status)
 
+    def _contract(self, name: str, version: str, deadline: Deadline) -> Contract:
+        """What the server says of a model now."""
+        metadata = self._ask(queries.model_metadata(name, version), deadline)
+        config = self._if_offered(queries.model_config(name, version), deadline)
+        if self._server is None:
+            self._server = self._if_offered(queries.server_metadata(), deadline) or {}
+        contract = self._contract_of(metadata, config, version)
+        self._contracts[name, version] = contract
+        return contract
 
-def _positive(timeout_s: float) -> float:
-    if not 0 < timeout_s < math.inf:
-        raise InputError(f"The 'timeout_s' parameter must be a number of seconds above 0, got {timeout_s!r} instead")
-    return float(timeout_s)
+    def _if_offered(self, query: Query, deadline: Deadline) -> Any:
+        """The answer to what not every V2 server knows; None if this one does not."""
+        try:
+            return self._ask(query, deadline)
+        except ServerError as exc:
+            if not_offered(exc):
+                return None
+            raise

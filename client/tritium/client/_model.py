@@ -2,75 +2,43 @@
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._errors import InputError
-from ._tensors import Outputs, TensorSpec, check_shape, coerce, decode_strings, fit_batch
-from ._transport import InferRequest
+from . import _queries as queries
+from ._base import told
+from ._bulk import Rows, checked_in_flight, pipelined, refuse_iterator
+from ._contract import Arguments, Contract
+from ._deadline import Deadline
+from ._errors import CallError, TritiumError
+from ._handle import (
+    CHANGED,
+    BaseModel,
+    SequenceState,
+    checked_top_k,
+    refuse_decoupled,
+    refuse_stream,
+)
+from ._metadata import ModelMetadata, numbers
+from ._request import Parameter
+from ._tensors import Array
+from ._trace import trace_context
 
 if TYPE_CHECKING:
     from ._client import Client
 
 
-@dataclass(frozen=True)
-class ModelMetadata:
-    """What the server says of a model.
-
-    Attributes:
-        versions: the versions that are being served.
-        platform: Triton's platform or backend name.
-        inputs: the inputs, in the order in which positional arguments are taken.
-        outputs: the outputs, in the model's order.
-        max_batch_size: most rows in one request; 0 if the model has no batch axis.
-    """
-
-    name: str
-    versions: tuple[str, ...]
-    platform: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_batch_size: int
-
-    @classmethod
-    def from_json(cls, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> ModelMetadata:
-        """Join the answers of the metadata and the config endpoints (gRPC gives numbers as strings there)."""
-
-        def specs(key: str) -> tuple[TensorSpec, ...]:
-            return tuple(
-                TensorSpec(t["name"], t["datatype"], tuple(int(n) for n in t.get("shape", ())))
-                for t in metadata.get(key, ())
-            )
-
-        return cls(
-            name=metadata["name"],
-            versions=tuple(metadata.get("versions", ())),
-            platform=metadata.get("platform", ""),
-            inputs=specs("inputs"),
-            outputs=specs("outputs"),
-            max_batch_size=int(config.get("max_batch_size", 0)),
-        )
-
-
-class Model:
+class Model(BaseModel):
     """A handle on one model: ``client.model("digits_cnn")``.
 
-    Names, dtypes and shapes come from the server, are asked for at the first use and kept.
+    Names, dtypes and shapes come from the server, are asked for at the first use and kept, and are asked for again when
+    the server shows that the model is not the same any more.
     """
 
-    def __init__(self, client: Client, name: str, version: str = "") -> None:
-        self._client = client
-        self.name = name
-        self.version = version
-        self._known: tuple[ModelMetadata, dict[str, Any]] | None = None
-
-    def __repr__(self) -> str:
-        """As in ``Model('digits_cnn', version='3', url='http://127.0.0.1:8000')``."""
-        version = f", version={self.version!r}" if self.version else ""
-        return f"Model({self.name!r}{version}, url={self._client.url!r})"
+    _client: Client
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -79,26 +47,17 @@ class Model:
         Raises:
             ModelNotFoundError: there is no such model; the message names the closest one.
         """
-        return self._declared(self._client._timeout_s)[0]
+        return self._declared(self._client._deadline(None)).metadata
 
     @property
     def config(self) -> dict[str, Any]:
-        """The model's configuration in use, in Triton's JSON form."""
-        return self._declared(self._client._timeout_s)[1]
-
-    def _declared(self, timeout_s: float) -> tuple[ModelMetadata, dict[str, Any]]:
-        """Metadata and config, which are asked for once."""
-        if self._known is None:
-            ends_s = time.monotonic() + timeout_s
-            config = dict(self._client._ask("get_model_config", self.name, self.version, timeout_s=timeout_s))
-            left_s = self._client._left(ends_s, timeout_s)
-            metadata = self._client._ask("get_model_metadata", self.name, self.version, timeout_s=left_s)
-            self._known = ModelMetadata.from_json(metadata, config), config
-        return self._known
+        """The model's configuration in use, in Triton's JSON form; empty where the server has none."""
+        return self._declared(self._client._deadline(None)).config
 
     def statistics(self) -> dict[str, Any]:
         """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute."""
-        return dict(_numbers(self._client._ask("get_inference_statistics", self.name, self.version)))
+        query = queries.statistics(self.name, self.version)
+        return dict(numbers(self._client._ask(query, self._client._deadline(None))))
 
     def __call__(
         self,
@@ -106,104 +65,304 @@ class Model:
         outputs: str | Iterable[str] = (),
         timeout_s: float | None = None,
         request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        out: Array | Mapping[str, Array] | None = None,
         **named: Any,
     ) -> Any:
         """Run the model.
 
         Args:
-            inputs: the inputs in the model's order, or one mapping from names to inputs. Arrays, lists or scalars, of
-                the declared shape; where the model has a batch axis it may be left out, and is then absent from the
-                outputs too.
+            inputs: the inputs in the model's order, or one mapping from names to inputs, or a DataFrame with a column
+                for each. Arrays and what can be read as one, lists or scalars, of the declared shape; where the model
+                has a batch axis it may be left out, and is then absent from the outputs too.
             outputs: the name of the output wanted, or several; all by default.
             timeout_s: seconds until the answer must be there, what is asked about the model at its first use included;
                 the client's own by default.
-            request_id: shown in the server's log and trace.
+            request_id: shown in the server's log and trace; one is made up by default.
+            parameters: of the request, such as ``{"priority": 1}``.
+            out: an array in shared memory for the only output, or such arrays by name; they are what is returned.
             named: the inputs by name.
 
         Returns:
             One output as an ndarray, several as :class:`Outputs`. Strings are ``str`` where they are valid UTF-8.
-            The arrays are views on what was received, and read-only.
+            Other arrays are views on what was received.
 
         Raises:
             InputError: an input is missing or unknown, or its dtype or shape does not fit; nothing was sent.
             TransportError: no answer arrived.
             ServerError: the server refused the request, or the model failed.
         """
-        wanted = [outputs] if isinstance(outputs, str) else list(outputs)
-        limit_s = self._client._limit(timeout_s)
-        ends_s = time.monotonic() + limit_s
-        self._declared(limit_s)
-        request, added = self._request(self._by_name(inputs, named), wanted, request_id)
-        arrays = self._client._infer(request, ends_s, limit_s)
-        result = {name: decode_strings(array[0] if added else array) for name, array in arrays.items()}
-        if len(result) == 1:
-            return next(iter(result.values()))
-        return Outputs({name: result[name] for name in wanted or [spec.name for spec in self.metadata.outputs]})
+        arguments = self._arguments(
+            inputs, named, outputs=outputs, request_id=request_id, parameters=parameters, out=out
+        )
+        return self._run(arguments, self._client._deadline(timeout_s))
 
-    def _by_name(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-        specs = self.metadata.inputs
-        first = inputs[0] if len(inputs) == 1 else None
-        if isinstance(first, Mapping):
-            both = first.keys() & named.keys()
-            if both:
-                raise InputError(f"Input {min(both)!r} of {self.name!r} is given twice, in the mapping and by name")
-            inputs, named = (), {**first, **named}
-        if len(inputs) > len(specs):
-            raise InputError(f"{self.name!r} has {len(specs)} inputs ({_listed(specs)}), got {len(inputs)}")
-        positional = {spec.name: value for spec, value in zip(specs, inputs, strict=False)}
-        twice = positional.keys() & named.keys()
-        if twice:
-            raise InputError(f"Input {min(twice)!r} of {self.name!r} is given twice, by position and by name")
-        values = {**positional, **named}
-        names = [spec.name for spec in specs]
-        for name in values:
-            if name not in names:
-                raise InputError(f"{self.name!r} has no input {name!r}; it has {_listed(specs)}{_closest(name, names)}")
-        optional = {item["name"] for item in self.config.get("input", ()) if item.get("optional")}
-        missing = [name for name in names if name not in values and name not in optional]
-        if missing:
-            raise InputError(f"Input {missing[0]!r} of {self.name!r} is missing; the model takes {_listed(specs)}")
-        return values
+    def classify(
+        self, *inputs: Any, top_k: int = 3, output: str | None = None, timeout_s: float | None = None, **named: Any
+    ) -> Any:
+        """The likeliest classes, with the names from the model's label file.
 
-    def _request(self, values: Mapping[str, Any], outputs: Sequence[str], request_id: str) -> tuple[InferRequest, bool]:
-        metadata = self.metadata
-        batched = metadata.max_batch_size > 0
-        specs = {spec.name: spec for spec in metadata.inputs if spec.name in values}
-        arrays = {name: coerce(values[name], spec) for name, spec in specs.items()}
-        given = {name: array.shape for name, array in arrays.items()}
-        added = False
-        if batched:
-            arrays, added = fit_batch(arrays, list(specs.values()))
-        for name, array in arrays.items():
-            check_shape(array, specs[name], batched=batched, given=given[name])
-            if batched and array.shape[0] > metadata.max_batch_size:
-                raise InputError(
-                    f"{self.name!r} takes at most {metadata.max_batch_size} rows a request, got {array.shape[0]}; "
-                    "split the input"
-                )
-        known = [spec.name for spec in metadata.outputs]
-        for name in outputs:
-            if name not in known:
-                raise InputError(
-                    f"{self.name!r} has no output {name!r}; it has {_listed(metadata.outputs)}{_closest(name, known)}"
-                )
-        tensors = [(name, specs[name].dtype, array) for name, array in arrays.items()]
-        return InferRequest(self.name, self.version, tensors, outputs, request_id), added
+        Args:
+            inputs: as for a call.
+            top_k: how many, the likeliest first.
+            output: whose values to rank; the only output by default, or the only one with labels.
+            timeout_s: as for a call.
+            named: the inputs by name.
+
+        Returns:
+            A list of `top_k` :class:`Classification`; a list of such lists where the inputs have a batch axis.
+
+        Raises:
+            InputError: as for a call; or it is not clear which output is meant.
+        """
+        deadline = self._client._deadline(timeout_s)
+        name = self._declared(deadline).label_output(output)
+        return self._run(self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k)), deadline)
+
+    def predict(
+        self,
+        *inputs: Any,
+        outputs: str | Iterable[str] = (),
+        batch_size: int | None = None,
+        in_flight: int = 4,
+        progress: bool | Callable[[int, int], object] = False,
+        timeout_s: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """Run the model on any number of rows: they are sent in batches, several at once.
+
+        Args:
+            inputs: as for a call, with the batch axis.
+            outputs: as for a call.
+            batch_size: rows in a request; as many as the model takes by default.
+            in_flight: requests under way at once.
+            progress: True for a bar (needs tqdm), or a function that is called with the rows done and all rows.
+            timeout_s: as for a call, of each request.
+            named: the inputs by name.
+
+        Returns:
+            As a call, for all rows in their order; the arrays are the caller's own.
+
+        Raises:
+            BulkError: rows have no result; it says which, and has the results of the others. Where no server answers,
+                the rest is not sent.
+            InputError: as for a call.
+        """
+        refuse_iterator(inputs)
+        first = self._arguments(inputs, named, outputs=outputs)
+        contract = self._declared(self._client._deadline(timeout_s))
+        rows = Rows(contract, first, batch_size, progress)
+
+        def run(span: range) -> Any:
+            arguments = self._arguments((rows.part(span),), {}, outputs=first.outputs)
+            return self._run(arguments, self._client._deadline(timeout_s))
+
+        with rows, _pool(in_flight) as pool:
+            for span, future in pipelined(rows.spans(), lambda span: pool.submit(run, span), in_flight):
+                try:
+                    rows.add(span, future.result())
+                except TritiumError as exc:
+                    rows.fail(span, exc)
+        return rows.results()
+
+    def map(
+        self,
+        batches: Iterable[Any],
+        *,
+        outputs: str | Iterable[str] = (),
+        in_flight: int = 4,
+        timeout_s: float | None = None,
+    ) -> Iterator[Any]:
+        """Run the model on each item of an iterable, which may be endless: a batch, a row, a mapping of inputs.
+
+        Args:
+            batches: what a call takes as its only argument. It is read only as far ahead as requests are under way.
+            outputs: as for a call.
+            in_flight: requests under way at once.
+            timeout_s: as for a call, of each request.
+
+        Yields:
+            What a call returns, in the order of the items.
+
+        Raises:
+            TritiumError: what a call raises, at the place of the item that it is about.
+        """
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+
+        def run(item: Any) -> Any:
+            return self(item, outputs=wanted, timeout_s=timeout_s)
+
+        with _pool(in_flight) as pool:
+            for _, future in pipelined(batches, lambda item: pool.submit(run, item), in_flight):
+                yield future.result()
+
+    def stream(
+        self,
+        *inputs: Any,
+        outputs: str | Iterable[str] = (),
+        timeout_s: float | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        **named: Any,
+    ) -> Iterator[Any]:
+        """Run a decoupled model, which may answer any number of times. Over gRPC only.
+
+        Args:
+            inputs: as for a call.
+            outputs: as for a call.
+            timeout_s: seconds until the last answer must be there; the client's own by default.
+            request_id: as for a call.
+            parameters: as for a call.
+            named: the inputs by name.
+
+        Returns:
+            An iterator of what a call returns, one for each answer, as they arrive. Leaving it early ends the
+            request, on servers that live through that; Triton 2.51 computes it to its end, or to the deadline.
+
+        Raises:
+            InputError: as for a call; or the client uses HTTP.
+        """
+        deadline = self._client._deadline(timeout_s)
+        arguments = self._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=parameters)
+        if not self._client._over_grpc:
+            raise refuse_stream(self._client.urls)
+        request = self._declared(deadline).prepare(arguments)
+        request.operation, request.repeatable = "stream", False
+
+        cancel = self._client._may_cancel
+
+        def answers() -> Iterator[Any]:
+            began_s = time.perf_counter()
+            error: CallError | None = None
+            attempts = self._client._attempts(deadline, request, None)
+            transport: Any = attempts.replica.transport
+            try:
+                for answer in transport.stream(request, deadline, trace_context(), cancel=cancel):
+                    yield request.reading.result(answer)
+                attempts.replica.succeeded()
+            except CallError as exc:
+                error = exc
+                attempts.replica.failed(told(exc, request))
+                raise
+            finally:
+                self._client._observe(request, attempts, began_s, error)
+
+        return answers()
+
+    def sequence(self, correlation_id: int | str | None = None) -> Sequence:
+        """A sequence of requests that belong together, for a model that keeps state between them.
+
+        >>> with model.sequence() as step:
+        ...     first = step(x0)
+        ...     second = step(x1, last=True)
+
+        Args:
+            correlation_id: what its requests have in common: a whole number above 0, or text; made up by default.
+        """
+        return Sequence(self, correlation_id)
+
+    def _declared(self, deadline: Deadline) -> Contract:
+        """What is known of the model; asked for if it is not known yet."""
+        return self._known or self._client._contract(self.name, self.version, deadline)
+
+    def _run(self, arguments: Arguments, deadline: Deadline) -> Any:
+        contract = self._known
+        if contract is None:
+            return self._send(self._declared(deadline), arguments, deadline)
+        try:
+            return self._send(contract, arguments, deadline)
+        except CHANGED:
+            newer = self._newer(contract, deadline)
+            if newer is None:
+                raise
+        return self._send(newer, arguments, deadline)
+
+    def _send(self, contract: Contract, arguments: Arguments, deadline: Deadline) -> Any:
+        if contract.decoupled:
+            raise refuse_decoupled(contract)
+        request = contract.prepare(arguments)
+        if request.reading.empty:
+            return request.reading.result(contract.nothing())
+        answer = self._client._infer(request, deadline)
+        if contract.changed(answer.version):
+            self._forget()
+        return request.reading.result(answer)
+
+    def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
+        """What the server says of the model now, if that is something else."""
+        try:
+            newer = self._client._contract(self.name, self.version, deadline)
+        except TritiumError:
+            return None
+        return None if newer == contract else newer
 
 
-def _numbers(item: Any) -> Any:
-    """The counters as numbers: JSON of protobufs has 64-bit ones as text."""
-    if isinstance(item, dict):
-        return {key: value if key in ("name", "version") else _numbers(value) for key, value in item.items()}
-    if isinstance(item, list):
-        return [_numbers(value) for value in item]
-    return int(item) if isinstance(item, str) and item.isdecimal() else item
+class Sequence:
+    """Requests that belong together: ``with model.sequence() as step``.
+
+    They all go to one server, and none twice.
+
+    If the last request was not marked with ``last=True``, the end of the block ends the sequence by sending the inputs
+    of the last one again, so that the server need not wait for more.
+
+    Attributes:
+        correlation_id: what its requests have in common.
+    """
+
+    def __init__(self, model: Model, correlation_id: int | str | None) -> None:
+        self._model = model
+        self._state = SequenceState(correlation_id)
+        self._replica = model._client._replicas.choose()
+        self.correlation_id: int | str = self._state.correlation_id
+
+    def __repr__(self) -> str:
+        """As in ``Sequence(Model(…), 7)``."""
+        return f"Sequence({self._model!r}, {self.correlation_id!r})"
+
+    def __enter__(self) -> Sequence:
+        """The sequence itself, which is called as the model is."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the sequence, if its last request did not."""
+        if not self._state.begun or self._state.ended:
+            return
+        inputs, named = self._state.last
+        try:
+            self(*inputs, last=True, **named)
+        except TritiumError:
+            if exc is None:
+                raise
+
+    def __call__(
+        self,
+        *inputs: Any,
+        last: bool = False,
+        outputs: str | Iterable[str] = (),
+        timeout_s: float | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        **named: Any,
+    ) -> Any:
+        """The next request: as a call of the model. `last` ends the sequence with it.
+
+        Raises:
+            InputError: the sequence has ended; or as a call of the model.
+        """
+        more = self._state.parameters(last=last, more=parameters)
+        model, client = self._model, self._model._client
+        deadline = client._deadline(timeout_s)
+        arguments = model._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=more)
+        contract = model._declared(deadline)
+        contract.check_correlation(self.correlation_id)
+        request = contract.prepare(arguments)
+        request.repeatable = False
+        answer = client._infer(request, deadline, self._replica)
+        self._state.stepped(inputs, named, last=last)
+        return request.reading.result(answer)
 
 
-def _listed(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(map(str, specs))
-
-
-def _closest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f". Did you mean {close[0]!r}?" if close else ""
+def _pool(in_flight: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(checked_in_flight(in_flight), thread_name_prefix="tritium-bulk")

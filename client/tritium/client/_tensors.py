@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from ._errors import InputError
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def _short(array: Array) -> str:
     )
 
 
+@cache
 def numpy_dtype(triton_dtype: str) -> np.dtype[Any]:
     """The numpy dtype that carries a Triton dtype (``BYTES`` as object, ``BF16`` as ``ml_dtypes.bfloat16``).
 
@@ -100,21 +102,22 @@ def triton_dtype(dtype: np.dtype[Any]) -> str:
     return str(found)
 
 
-def coerce(value: Any, spec: TensorSpec) -> Array:
+def coerce(value: Any, spec: TensorSpec, *, chosen: bool | None = None) -> Array:
     """Turn a caller's value into an array of the dtype that the model declares.
 
     An array is cast only where no value can change (numpy's ``safe`` casting); a list or a scalar, whose dtype
-    nobody chose, also where its kind stays the same (floats to FP32, ints to INT32).
+    nobody chose, also where its kind stays the same (floats to FP32, ints to INT32). `chosen` says which it is where
+    the value itself does not show it: the columns of a DataFrame have the dtypes that pandas chose.
 
     Raises:
         InputError: the dtype cannot be used without changing values.
     """
-    chosen = hasattr(value, "dtype") or hasattr(value, "__array__")
-    try:
-        array = np.asarray(value)
-    except ValueError as exc:
-        raise InputError(f"Input {spec.name!r} is not rectangular: its rows have different lengths") from exc
     wanted = numpy_dtype(spec.dtype)
+    # Most calls: the dtype is the declared one, in native byte order.
+    if type(value) is np.ndarray and value.dtype == wanted and wanted.kind != "O":
+        return value
+    array, has_dtype = _as_array(value, spec)
+    chosen = has_dtype if chosen is None else chosen
     if not chosen and not array.size:
         return array.astype(wanted)
     if spec.dtype == "BYTES":
@@ -131,6 +134,27 @@ def coerce(value: Any, spec: TensorSpec) -> Array:
         f"Input {spec.name!r} must be {spec.dtype} ({wanted}), got {array.dtype} instead; "
         f"if losing precision is fine, pass x.astype({str(wanted)!r})"
     )
+
+
+def _as_array(value: Any, spec: TensorSpec) -> tuple[Array, bool]:
+    """Anything as an array, and whether its dtype was somebody's choice."""
+    if hasattr(value, "dtype") or hasattr(value, "__array__"):
+        try:
+            return np.asarray(value), True
+        except Exception as exc:
+            # Tensors of frameworks refuse in their own ways: on a GPU, with gradients, of a dtype numpy has not.
+            raise InputError(f"Input {spec.name!r} cannot be read as an array: {exc}") from exc
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value), True
+        except Exception as exc:
+            raise InputError(f"Input {spec.name!r} cannot be read through DLPack: {exc}") from exc
+    try:
+        return np.asarray(value), False
+    except ValueError as exc:
+        raise InputError(f"Input {spec.name!r} is not rectangular: its rows have different lengths") from exc
+    except Exception as exc:  # a list of such tensors
+        raise InputError(f"Input {spec.name!r} cannot be read as an array: {exc}") from exc
 
 
 def _same_values(array: Array, wanted: np.dtype[Any]) -> bool:

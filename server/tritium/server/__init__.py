@@ -1,35 +1,21 @@
 """A real Triton Inference Server from `pip install` alone."""
 
-from ._doctor import DEFAULT_PORTS, Finding, diagnose
-from ._errors import (
-    ModelLoadError,
-    NativeBackendError,
-    PortInUseError,
-    RuntimeInstallError,
-    StartError,
-    UnsupportedSystemError,
-)
-from ._info import runtime_info
-from ._native import NativeBackend, install_native_backend
-from ._runtime import Runtime, install_runtime, installed_runtime, remove_runtime
-from ._server import TritonServer
+from __future__ import annotations
 
-__all__ = [
-    "DEFAULT_PORTS",
-    "Finding",
-    "ModelLoadError",
-    "NativeBackend",
-    "NativeBackendError",
-    "PortInUseError",
-    "Runtime",
-    "RuntimeInstallError",
-    "StartError",
-    "TritonServer",
-    "UnsupportedSystemError",
-    "diagnose",
-    "install_native_backend",
-    "install_runtime",
-    "installed_runtime",
-    "remove_runtime",
-    "runtime_info",
-]
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._public import *  # noqa: F403
+    from ._public import __all__ as __all__
+else:
+    # Every run of pytest imports this package for its plugin, wherever Tritium is installed: so nothing else is loaded
+    # before somebody asks for it. A type checker does not see these two, or it would believe in any name.
+    def __getattr__(name: str) -> object:
+        try:
+            return getattr(importlib.import_module("._public", __name__), name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__getattr__("__all__")]

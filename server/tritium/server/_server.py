@@ -217,12 +217,12 @@ class TritonServer:
         """
         # Over HTTP a load would block one of the server's few threads.
         with self.client(protocol="grpc") as client:
-            client.load_model(model)
+            client.load(model)
 
     def unload(self, model: str) -> None:
         """Take a model out of service."""
         with self.client(protocol="grpc") as client:
-            client.unload_model(model)
+            client.unload(model)
 
     def _running(self) -> BoundProcess:
         if self._process is None:

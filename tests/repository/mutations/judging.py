@@ -91,7 +91,7 @@ def judge(numbers: Iterable[int], seed: int, subjects: Sequence[Subject], folder
 def _serve(server: TritonServer, mutation: Mutation) -> tuple[str, str]:
     try:
         with server.client(protocol="grpc") as client:
-            client.load_model(mutation.name, timeout_s=_PATIENCE_S)
+            client.load(mutation.name, timeout_s=_PATIENCE_S)
     except ServerError as exc:
         return "refused", str(exc)
     except TritiumError as exc:

@@ -52,13 +52,13 @@ def failure(case: Case, http: Client, grpc: Client) -> str | None:
     name, doing = model_name(case), "load"
     try:
         # Over HTTP a load would block one of the server's few threads.
-        grpc.load_model(name)
+        grpc.load(name)
         doing = "http"
         case.check(infer(http, case))
         doing = "grpc"
         case.check(infer(grpc, case))
         doing = "unload"
-        grpc.unload_model(name)
+        grpc.unload(name)
     except (TritiumError, AssertionError) as exc:
         return f"{doing}: {str(exc).strip()}"
     return None

@@ -196,7 +196,7 @@ class Loading:
     def _one(self, pair: Pair, worker: GrpcWorker) -> None:
         try:
             with self._server.client(protocol="grpc") as client:
-                client.load_model(pair.name, timeout_s=PATIENCE_S)
+                client.load(pair.name, timeout_s=PATIENCE_S)
         except ServerError as exc:
             self.refused.append(pair)
             if pair.good or not str(exc).strip():

@@ -1,0 +1,278 @@
+"""The client for asyncio: the same as `Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from . import _queries as queries
+from ._answers import explained
+from ._async_model import AsyncModel
+from ._base import EXPLANATION_S, POLL_S, BaseClient, Call, checked_model, not_offered, told
+from ._contract import Contract
+from ._deadline import Deadline, positive
+from ._endpoint import Endpoint
+from ._errors import CallError, InputError, ModelNotFoundError, ModelNotReadyError, ServerError, TritiumError
+from ._metadata import ModelStatus, numbers
+from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls
+from ._queries import Query
+from ._replicas import Replica
+from ._request import InferAnswer, InferRequest
+from ._shared_memory import SharedMemory, guarded
+from ._trace import RequestRecord, trace_context
+
+T = TypeVar("T")
+
+
+class AsyncTransport(Protocol):
+    """The way to one server. Every method raises only what is in ``_errors``."""
+
+    endpoint: Endpoint
+
+    async def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+        """Run a model."""
+
+    async def ask(self, query: Query, deadline: Deadline) -> Any:
+        """Anything else, answered as plain JSON types."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class AsyncClient(BaseClient[AsyncTransport]):
+    """A Triton Inference Server, or any other that speaks the V2 protocol, over HTTP or gRPC.
+
+    >>> with Client("http://127.0.0.1:8000") as client:
+    ...     digits = client.model("digits_cnn")
+    ...     probabilities = digits(image)
+
+    One client may be shared by any number of threads. Over HTTP it goes on working in a forked process; gRPC does not,
+    and says so.
+
+    Args:
+        url: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, a host and a port, over HTTP also a path; the
+            scheme chooses the protocol. Several URLs are replicas of one server: they are asked in turn, and one that
+            fails is left alone for a while.
+        timeout_s: seconds that a call may take in all, further tries included, unless it says otherwise. What is left
+            of it goes along as the limit for the server's queue.
+        headers: sent with every call.
+        auth: an API key or a bearer token.
+        tls: how https and grpcs check the server and show who they are; the system's certificates by default.
+        retries: when a call is tried again.
+        limits: how many connections there may be.
+        on_request: called with a :class:`RequestRecord` after every call, in the thread that made it. What it raises
+            reaches the caller.
+
+    Raises:
+        InputError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        timeout_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        auth: ApiKey | BearerToken | None = None,
+        tls: Tls | None = None,
+        retries: Retries | None = None,
+        limits: Limits | None = None,
+        on_request: Callable[[RequestRecord], object] | None = None,
+    ) -> None:
+        super().__init__(
+            url,
+            timeout_s=timeout_s,
+            headers=headers,
+            auth=auth,
+            tls=tls,
+            retries=retries,
+            limits=limits,
+            on_request=on_request,
+        )
+
+    def _transports(self, headers: Headers, tls: Tls, limits: Limits) -> list[AsyncTransport]:
+        if self._over_grpc:
+            # Imported here: HTTP has no need of it.
+            from ._grpc_async import AsyncGrpcTransport
+
+            return [AsyncGrpcTransport(endpoint, headers, tls, limits) for endpoint in self._endpoints]
+        from ._http_async import AsyncHttpTransport
+
+        context = tls.context() if any(endpoint.secure for endpoint in self._endpoints) else None
+        return [
+            AsyncHttpTransport(endpoint, headers, context if endpoint.secure else None, limits)
+            for endpoint in self._endpoints
+        ]
+
+    async def __aenter__(self) -> AsyncClient:
+        """The client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close every connection."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for replica in self._replicas.all:
+            await replica.transport.close()
+
+    def model(self, name: str, version: str | int | None = None) -> AsyncModel:
+        """A handle on a model; ``version`` None lets the server choose. Asks the server nothing yet."""
+        return AsyncModel(self, *checked_model(name, version))
+
+    async def models(self) -> list[ModelStatus]:
+        """Every model in the server's repository, with the state of each version."""
+        return await self._models(self._deadline(None))
+
+    async def is_ready(self, model: str | None = None) -> bool:
+        """Whether the server, or a model on it, says that it is ready.
+
+        Raises:
+            TransportError: no server answered.
+        """
+        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        return bool(await self._ask(query, self._deadline(None)))
+
+    async def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
+        """Wait until the server, or a model on it, is ready; a server that is not there yet may still come.
+
+        Raises:
+            DeadlineExceededError: it was not, within `timeout_s`.
+        """
+        deadline = Deadline(positive(timeout_s))
+        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        reason: CallError | None = None
+        while deadline.left_s() > 0:
+            try:
+                if await self._ask(query, deadline):
+                    return
+            except CallError as exc:
+                reason = exc
+            await asyncio.sleep(max(0.0, min(POLL_S, deadline.left_s())))
+        raise self._never_ready(model, deadline, reason) from reason
+
+    async def load(self, name: str, *, timeout_s: float = 300.0) -> None:
+        """Load a model, or load it again with the versions that its folder has now.
+
+        If that fails, the versions that were being served go on being served. With several URLs, every server loads it.
+
+        Raises:
+            ServerError: the model does not load; the message has the server's reason.
+        """
+        await self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service, on every server. Returns before the last requests are answered."""
+        await self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
+
+    async def statistics(self) -> dict[str, Any]:
+        """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute."""
+        return dict(numbers(await self._ask(queries.statistics(), self._deadline(None))))
+
+    @asynccontextmanager
+    async def shared_memory(self, size_bytes: int) -> AsyncIterator[SharedMemory]:
+        """Memory that this process and a server on the same machine both see, until the end of the ``with`` block.
+
+        Arrays made by :meth:`SharedMemory.array` go to a model by reference when they are its inputs, and receive its
+        outputs as its ``out``. Linux only; the server must allow it.
+
+        Raises:
+            InputError: there is no such memory here, or not as much.
+            ServerError: the server does not take it.
+        """
+        if len(self._replicas.all) > 1:
+            raise InputError("Shared memory needs a client of one server")
+        with guarded(self, size_bytes) as region:
+            await self._ask(region.registration(), self._deadline(None))
+            self._regions.append(region)
+            try:
+                yield region
+            finally:
+                self._regions.remove(region)
+                await self._ask(region.unregistration(), self._deadline(None))
+
+    async def _models(self, deadline: Deadline) -> list[ModelStatus]:
+        return self._statuses(await self._ask(queries.repository_index(), deadline))
+
+    async def _ask(self, query: Query, deadline: Deadline, pinned: Replica[AsyncTransport] | None = None) -> Any:
+        async def send(transport: AsyncTransport) -> Any:
+            return await transport.ask(query, deadline)
+
+        return await self._tried(query, deadline, send, pinned)
+
+    async def _ask_all(self, query: Query, deadline: Deadline) -> None:
+        for replica in self._replicas.all:
+            await self._ask(query, deadline, replica)
+
+    async def _infer(
+        self, request: InferRequest, deadline: Deadline, pinned: Replica[AsyncTransport] | None = None
+    ) -> InferAnswer:
+        traced = trace_context()
+
+        async def send(transport: AsyncTransport) -> InferAnswer:
+            return await transport.infer(request, deadline, traced)
+
+        return await self._tried(request, deadline, send, pinned)
+
+    async def _tried(
+        self,
+        call: Call,
+        deadline: Deadline,
+        send: Callable[[AsyncTransport], Awaitable[T]],
+        pinned: Replica[AsyncTransport] | None = None,
+    ) -> T:
+        """Send until there is an answer, or a failure that is for good."""
+        began_s = time.perf_counter()
+        error: BaseException | None = None
+        attempts = self._attempts(deadline, call, pinned)
+        try:
+            while True:
+                try:
+                    answer = await send(attempts.replica.transport)
+                except CallError as exc:
+                    await asyncio.sleep(attempts.pause_s(told(exc, call)))
+                else:
+                    attempts.replica.succeeded()
+                    return answer
+        except (ModelNotFoundError, ModelNotReadyError) as exc:
+            error = await self._explained(exc) if call.operation != "RepositoryIndex" else exc
+            raise error from exc
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._observe(call, attempts, began_s, error)
+
+    async def _explained(self, exc: ServerError) -> ServerError:
+        """The same error with what there is instead, where the server tells."""
+        try:
+            # The answer is there already; a better message must not cost much more.
+            return explained(exc, await self._models(Deadline(min(self._timeout_s, EXPLANATION_S))))
+        except TritiumError:
+            return exc
+
+    async def _contract(self, name: str, version: str, deadline: Deadline) -> Contract:
+        """What the server says of a model now."""
+        metadata = await self._ask(queries.model_metadata(name, version), deadline)
+        config = await self._if_offered(queries.model_config(name, version), deadline)
+        if self._server is None:
+            self._server = await self._if_offered(queries.server_metadata(), deadline) or {}
+        contract = self._contract_of(metadata, config, version)
+        self._contracts[name, version] = contract
+        return contract
+
+    async def _if_offered(self, query: Query, deadline: Deadline) -> Any:
+        """The answer to what not every V2 server knows; None if this one does not."""
+        try:
+            return await self._ask(query, deadline)
+        except ServerError as exc:
+            if not_offered(exc):
+                return None
+            raise

@@ -1,0 +1,364 @@
+"""A model on a server for asyncio: the same as `Model`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import _queries as queries
+from ._base import told
+from ._bulk import Rows, async_pipelined, checked_in_flight, refuse_iterator
+from ._contract import Arguments, Contract
+from ._deadline import Deadline
+from ._errors import CallError, TritiumError
+from ._handle import (
+    CHANGED,
+    BaseModel,
+    SequenceState,
+    checked_top_k,
+    refuse_decoupled,
+    refuse_stream,
+)
+from ._metadata import ModelMetadata, numbers
+from ._request import Parameter
+from ._tensors import Array
+from ._trace import trace_context
+
+if TYPE_CHECKING:
+    from ._async_client import AsyncClient
+
+
+class AsyncModel(BaseModel):
+    """A handle on one model: ``client.model("digits_cnn")``.
+
+    Names, dtypes and shapes come from the server, are asked for at the first use and kept, and are asked for again when
+    the server shows that the model is not the same any more.
+    """
+
+    _client: AsyncClient
+
+    async def metadata(self) -> ModelMetadata:
+        """Inputs, outputs and versions, as the server declares them.
+
+        Raises:
+            ModelNotFoundError: there is no such model; the message names the closest one.
+        """
+        return (await self._declared(self._client._deadline(None))).metadata
+
+    async def config(self) -> dict[str, Any]:
+        """The model's configuration in use, in Triton's JSON form; empty where the server has none."""
+        return (await self._declared(self._client._deadline(None))).config
+
+    async def statistics(self) -> dict[str, Any]:
+        """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute."""
+        query = queries.statistics(self.name, self.version)
+        return dict(numbers(await self._client._ask(query, self._client._deadline(None))))
+
+    async def __call__(
+        self,
+        *inputs: Any,
+        outputs: str | Iterable[str] = (),
+        timeout_s: float | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        out: Array | Mapping[str, Array] | None = None,
+        **named: Any,
+    ) -> Any:
+        """Run the model.
+
+        Args:
+            inputs: the inputs in the model's order, or one mapping from names to inputs, or a DataFrame with a column
+                for each. Arrays and what can be read as one, lists or scalars, of the declared shape; where the model
+                has a batch axis it may be left out, and is then absent from the outputs too.
+            outputs: the name of the output wanted, or several; all by default.
+            timeout_s: seconds until the answer must be there, what is asked about the model at its first use included;
+                the client's own by default.
+            request_id: shown in the server's log and trace; one is made up by default.
+            parameters: of the request, such as ``{"priority": 1}``.
+            out: an array in shared memory for the only output, or such arrays by name; they are what is returned.
+            named: the inputs by name.
+
+        Returns:
+            One output as an ndarray, several as :class:`Outputs`. Strings are ``str`` where they are valid UTF-8.
+            Other arrays are views on what was received.
+
+        Raises:
+            InputError: an input is missing or unknown, or its dtype or shape does not fit; nothing was sent.
+            TransportError: no answer arrived.
+            ServerError: the server refused the request, or the model failed.
+        """
+        arguments = self._arguments(
+            inputs, named, outputs=outputs, request_id=request_id, parameters=parameters, out=out
+        )
+        return await self._run(arguments, self._client._deadline(timeout_s))
+
+    async def classify(
+        self, *inputs: Any, top_k: int = 3, output: str | None = None, timeout_s: float | None = None, **named: Any
+    ) -> Any:
+        """The likeliest classes, with the names from the model's label file.
+
+        Args:
+            inputs: as for a call.
+            top_k: how many, the likeliest first.
+            output: whose values to rank; the only output by default, or the only one with labels.
+            timeout_s: as for a call.
+            named: the inputs by name.
+
+        Returns:
+            A list of `top_k` :class:`Classification`; a list of such lists where the inputs have a batch axis.
+
+        Raises:
+            InputError: as for a call; or it is not clear which output is meant.
+        """
+        deadline = self._client._deadline(timeout_s)
+        name = (await self._declared(deadline)).label_output(output)
+        return await self._run(self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k)), deadline)
+
+    async def predict(
+        self,
+        *inputs: Any,
+        outputs: str | Iterable[str] = (),
+        batch_size: int | None = None,
+        in_flight: int = 4,
+        progress: bool | Callable[[int, int], object] = False,
+        timeout_s: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """Run the model on any number of rows: they are sent in batches, several at once.
+
+        Args:
+            inputs: as for a call, with the batch axis.
+            outputs: as for a call.
+            batch_size: rows in a request; as many as the model takes by default.
+            in_flight: requests under way at once.
+            progress: True for a bar (needs tqdm), or a function that is called with the rows done and all rows.
+            timeout_s: as for a call, of each request.
+            named: the inputs by name.
+
+        Returns:
+            As a call, for all rows in their order; the arrays are the caller's own.
+
+        Raises:
+            BulkError: rows have no result; it says which, and has the results of the others. Where no server answers,
+                the rest is not sent.
+            InputError: as for a call.
+        """
+        refuse_iterator(inputs)
+        first = self._arguments(inputs, named, outputs=outputs)
+        contract = await self._declared(self._client._deadline(timeout_s))
+        rows = Rows(contract, first, batch_size, progress)
+
+        async def run(span: range) -> Any:
+            arguments = self._arguments((rows.part(span),), {}, outputs=first.outputs)
+            return await self._run(arguments, self._client._deadline(timeout_s))
+
+        def start(span: range) -> asyncio.Task[Any]:
+            return asyncio.create_task(run(span))
+
+        with rows:
+            async for span, task in async_pipelined(rows.spans(), start, checked_in_flight(in_flight)):
+                try:
+                    rows.add(span, task.result())
+                except TritiumError as exc:
+                    rows.fail(span, exc)
+        return rows.results()
+
+    async def map(
+        self,
+        batches: Iterable[Any] | AsyncIterable[Any],
+        *,
+        outputs: str | Iterable[str] = (),
+        in_flight: int = 4,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[Any]:
+        """Run the model on each item of an iterable, which may be endless: a batch, a row, a mapping of inputs.
+
+        Args:
+            batches: what a call takes as its only argument. It is read only as far ahead as requests are under way.
+            outputs: as for a call.
+            in_flight: requests under way at once.
+            timeout_s: as for a call, of each request.
+
+        Yields:
+            What a call returns, in the order of the items.
+
+        Raises:
+            TritiumError: what a call raises, at the place of the item that it is about.
+        """
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+
+        async def run(item: Any) -> Any:
+            return await self(item, outputs=wanted, timeout_s=timeout_s)
+
+        def start(item: Any) -> asyncio.Task[Any]:
+            return asyncio.create_task(run(item))
+
+        async for _, task in async_pipelined(batches, start, checked_in_flight(in_flight)):
+            yield task.result()
+
+    async def stream(
+        self,
+        *inputs: Any,
+        outputs: str | Iterable[str] = (),
+        timeout_s: float | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        **named: Any,
+    ) -> AsyncIterator[Any]:
+        """Run a decoupled model, which may answer any number of times. Over gRPC only.
+
+        Args:
+            inputs: as for a call.
+            outputs: as for a call.
+            timeout_s: seconds until the last answer must be there; the client's own by default.
+            request_id: as for a call.
+            parameters: as for a call.
+            named: the inputs by name.
+
+        Yields:
+            What a call returns, one for each answer, as they arrive. Leaving it early ends the request,
+            on servers that live through that; Triton 2.51 computes it to its end, or to the deadline.
+
+        Raises:
+            InputError: as for a call; or the client uses HTTP.
+        """
+        deadline = self._client._deadline(timeout_s)
+        arguments = self._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=parameters)
+        if not self._client._over_grpc:
+            raise refuse_stream(self._client.urls)
+        request = (await self._declared(deadline)).prepare(arguments)
+        request.operation, request.repeatable = "stream", False
+
+        began_s = time.perf_counter()
+        error: CallError | None = None
+        attempts = self._client._attempts(deadline, request, None)
+        transport: Any = attempts.replica.transport
+        answers = transport.stream(request, deadline, trace_context(), cancel=self._client._may_cancel)
+        try:
+            async for answer in answers:
+                yield request.reading.result(answer)
+            attempts.replica.succeeded()
+        except CallError as exc:
+            error = exc
+            attempts.replica.failed(told(exc, request))
+            raise
+        finally:
+            await answers.aclose()
+            self._client._observe(request, attempts, began_s, error)
+
+    def sequence(self, correlation_id: int | str | None = None) -> AsyncSequence:
+        """A sequence of requests that belong together, for a model that keeps state between them.
+
+        >>> async with model.sequence() as step:
+        ...     first = await step(x0)
+        ...     second = await step(x1, last=True)
+
+        Args:
+            correlation_id: what its requests have in common: a whole number above 0, or text; made up by default.
+        """
+        return AsyncSequence(self, correlation_id)
+
+    async def _declared(self, deadline: Deadline) -> Contract:
+        """What is known of the model; asked for if it is not known yet."""
+        return self._known or await self._client._contract(self.name, self.version, deadline)
+
+    async def _run(self, arguments: Arguments, deadline: Deadline) -> Any:
+        contract = self._known
+        if contract is None:
+            return await self._send(await self._declared(deadline), arguments, deadline)
+        try:
+            return await self._send(contract, arguments, deadline)
+        except CHANGED:
+            newer = await self._newer(contract, deadline)
+            if newer is None:
+                raise
+        return await self._send(newer, arguments, deadline)
+
+    async def _send(self, contract: Contract, arguments: Arguments, deadline: Deadline) -> Any:
+        if contract.decoupled:
+            raise refuse_decoupled(contract)
+        request = contract.prepare(arguments)
+        if request.reading.empty:
+            return request.reading.result(contract.nothing())
+        answer = await self._client._infer(request, deadline)
+        if contract.changed(answer.version):
+            self._forget()
+        return request.reading.result(answer)
+
+    async def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
+        """What the server says of the model now, if that is something else."""
+        try:
+            newer = await self._client._contract(self.name, self.version, deadline)
+        except TritiumError:
+            return None
+        return None if newer == contract else newer
+
+
+class AsyncSequence:
+    """Requests that belong together: ``async with model.sequence() as step``.
+
+    They all go to one server, and none twice.
+
+    If the last request was not marked with ``last=True``, the end of the block ends the sequence by sending the inputs
+    of the last one again, so that the server need not wait for more.
+
+    Attributes:
+        correlation_id: what its requests have in common.
+    """
+
+    def __init__(self, model: AsyncModel, correlation_id: int | str | None) -> None:
+        self._model = model
+        self._state = SequenceState(correlation_id)
+        self._replica = model._client._replicas.choose()
+        self.correlation_id: int | str = self._state.correlation_id
+
+    def __repr__(self) -> str:
+        """As in ``Sequence(Model(…), 7)``."""
+        return f"AsyncSequence({self._model!r}, {self.correlation_id!r})"
+
+    async def __aenter__(self) -> AsyncSequence:
+        """The sequence itself, which is called as the model is."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the sequence, if its last request did not."""
+        if not self._state.begun or self._state.ended:
+            return
+        inputs, named = self._state.last
+        try:
+            await self(*inputs, last=True, **named)
+        except TritiumError:
+            if exc is None:
+                raise
+
+    async def __call__(
+        self,
+        *inputs: Any,
+        last: bool = False,
+        outputs: str | Iterable[str] = (),
+        timeout_s: float | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        **named: Any,
+    ) -> Any:
+        """The next request: as a call of the model. `last` ends the sequence with it.
+
+        Raises:
+            InputError: the sequence has ended; or as a call of the model.
+        """
+        more = self._state.parameters(last=last, more=parameters)
+        model, client = self._model, self._model._client
+        deadline = client._deadline(timeout_s)
+        arguments = model._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=more)
+        contract = await model._declared(deadline)
+        contract.check_correlation(self.correlation_id)
+        request = contract.prepare(arguments)
+        request.repeatable = False
+        answer = await client._infer(request, deadline, self._replica)
+        self._state.stepped(inputs, named, last=last)
+        return request.reading.result(answer)

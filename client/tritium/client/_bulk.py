@@ -1,0 +1,219 @@
+"""Many rows through a model: in which parts they go, and how the results come together.
+
+Pure but for :func:`pipelined` and :func:`async_pipelined`, which keep several parts under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from ._contract import Arguments, Contract
+from ._errors import AccessDeniedError, BulkError, InputError, MissingExtraError, TransportError, TritiumError
+from ._tensors import Array, Outputs
+
+T = TypeVar("T")
+R = TypeVar("R")
+Progress: TypeAlias = bool | Callable[[int, int], object]
+
+# Where a server names no limit of its own.
+_DEFAULT_BATCH_SIZE = 64
+# After these nobody will answer what is left either.
+_HOPELESS = (TransportError, AccessDeniedError)
+
+
+class Rows:
+    """Inputs of many rows, and what has become of them. As a context manager it shows the progress.
+
+    Args:
+        contract: what is known of the model.
+        arguments: the call with all rows.
+        batch_size: rows in a part; as many as the model takes by default.
+        progress: True for a bar, or a function that is called with the rows done and all rows.
+
+    Raises:
+        InputError: an input does not fit, or the model takes no parts of that size.
+    """
+
+    def __init__(self, contract: Contract, arguments: Arguments, batch_size: int | None, progress: Progress) -> None:
+        self._inputs, self.count = contract.rows(arguments.inputs, arguments.named)
+        most = contract.metadata.max_batch_size
+        if batch_size is None:
+            batch_size = most or _DEFAULT_BATCH_SIZE
+        if (
+            isinstance(batch_size, bool)
+            or not isinstance(batch_size, int)
+            or batch_size < 1
+            or batch_size > (most or batch_size)
+        ):
+            limit = f"1 to {most}" if most else "1 or more"
+            raise InputError(f"The 'batch_size' parameter of predict must be {limit}, got {batch_size!r} instead")
+        self._batch_size = batch_size
+        self._progress = progress
+        self._bar: Any = None
+        self._done = 0
+        self._single = True
+        self._results: dict[str, Array] = {}
+        self._failed: list[tuple[range, TritiumError]] = []
+        self._sent = 0
+        self._hopeless: TritiumError | None = None
+
+    def __enter__(self) -> Rows:
+        """Begin to show the progress."""
+        if self._progress is True:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError as exc:
+                raise MissingExtraError("tqdm", "progress") from exc
+            self._bar = tqdm(total=self.count, unit="row")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def spans(self) -> Iterator[range]:
+        """The parts that are to be sent, until nobody will answer them. No rows are one part, without any."""
+        for start in range(0, max(1, self.count), self._batch_size):
+            if self._hopeless is not None:
+                return
+            self._sent = min(start + self._batch_size, self.count)
+            yield range(start, self._sent)
+
+    def part(self, span: range) -> Mapping[str, Array]:
+        """The inputs of a part: views."""
+        return {name: array[span.start : span.stop] for name, array in self._inputs.items()}
+
+    def add(self, span: range, result: Any) -> None:
+        """A part has its results.
+
+        Raises:
+            InputError: they do not go together with those of the other parts.
+        """
+        self._single = not isinstance(result, Outputs)
+        arrays: Mapping[str, Array] = result if isinstance(result, Outputs) else {"": result}
+        for name, array in arrays.items():
+            whole = self._results.get(name)
+            if whole is None:
+                make = np.empty if array.dtype == object else np.zeros
+                whole = self._results[name] = make((self.count, *array.shape[1:]), array.dtype)
+            if array.shape != (len(span), *whole.shape[1:]) or array.dtype != whole.dtype:
+                raise InputError(
+                    f"The output{f' {name!r}' if name else ''} has shape {array.shape} for rows {span.start} to "
+                    f"{span.stop - 1} and another for those before, so they do not make one array: use map()"
+                )
+            whole[span.start : span.stop] = array
+        self._advance(len(span))
+
+    def fail(self, span: range, exc: TritiumError) -> None:
+        """A part has no results, for good."""
+        self._failed.append((span, exc))
+        if isinstance(exc, _HOPELESS):
+            self._hopeless = self._hopeless or exc
+        self._advance(len(span))
+
+    def results(self) -> Any:
+        """What came of all rows.
+
+        Raises:
+            BulkError: some have no results.
+            InputError: the only part was refused before it was sent.
+        """
+        if self._hopeless is not None and self._sent < self.count:
+            self._failed.append((range(self._sent, self.count), self._hopeless))
+        results: Any = None
+        if self._results:
+            results = self._results[""] if self._single else Outputs(self._results)
+        if not self._failed:
+            return results
+        count = sum(len(span) for span, _ in self._failed)
+        first = self._failed[0]
+        where = f"the first at row {first[0].start}: {first[1]}"
+        raise BulkError(
+            f"{count} of {self.count} rows have no results, {where}", failed=self._failed, results=results
+        ) from first[1]
+
+    def _advance(self, rows: int) -> None:
+        self._done += rows
+        if self._bar is not None:
+            self._bar.update(rows)
+        elif callable(self._progress):
+            self._progress(self._done, self.count)
+
+
+def checked_in_flight(in_flight: int) -> int:
+    """How many requests may be under way.
+
+    Raises:
+        InputError: no number of them.
+    """
+    if isinstance(in_flight, bool) or not isinstance(in_flight, int) or in_flight < 1:
+        raise InputError(f"The 'in_flight' parameter must be 1 or more, got {in_flight!r} instead")
+    return in_flight
+
+
+def refuse_iterator(inputs: tuple[Any, ...]) -> None:
+    """Refuse an iterator where all rows are needed at once.
+
+    Raises:
+        InputError: one is among the inputs.
+    """
+    if any(isinstance(value, Iterator | AsyncIterator) for value in inputs):
+        raise InputError("predict() takes arrays, so that it can return arrays; map() takes an iterator and gives one")
+
+
+def pipelined(items: Iterable[T], start: Callable[[T], Future[R]], in_flight: int) -> Iterator[tuple[T, Future[R]]]:
+    """Start items in their order and hand them out in that order, at most so many ahead of what was taken.
+
+    Twice as many are started as are under way, so that a slow one does not leave the others without work.
+    """
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, start(item)))
+            if len(waiting) >= 2 * in_flight:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+async def async_pipelined(
+    items: Iterable[T] | AsyncIterable[T], start: Callable[[T], asyncio.Task[R]], in_flight: int
+) -> AsyncIterator[tuple[T, asyncio.Task[R]]]:
+    """The same with tasks, of which at most `in_flight` are there at once."""
+    waiting: deque[tuple[T, asyncio.Task[R]]] = deque()
+    try:
+        async for item in _each(items):
+            waiting.append((item, start(item)))
+            if len(waiting) >= in_flight:
+                oldest = waiting[0][1]
+                await asyncio.wait([oldest])
+                yield waiting.popleft()
+        while waiting:
+            await asyncio.wait([waiting[0][1]])
+            yield waiting.popleft()
+    finally:
+        for _, task in waiting:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+
+
+async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    for item in items:
+        yield item

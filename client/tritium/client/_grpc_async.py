@@ -1,0 +1,136 @@
+"""gRPC for `AsyncClient`: one channel, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from . import _answers as answers
+from . import _grpc_wire as wire
+from ._deadline import Deadline
+from ._endpoint import Endpoint
+from ._errors import InputError
+from ._options import Limits, Tls
+from ._queries import Query
+from ._request import InferAnswer, InferRequest
+
+
+class AsyncGrpcTransport:
+    """One server over gRPC.
+
+    Args:
+        endpoint: where it is.
+        headers: sent with every call.
+        tls: how the server is checked, for grpcs.
+        limits: how long a connection may take to be made.
+    """
+
+    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], tls: Tls, limits: Limits) -> None:
+        self.endpoint = endpoint
+        self._metadata = wire.metadata(headers)
+        self._credentials = wire.channel_credentials(tls) if endpoint.secure else None
+        self._options = wire.channel_options(endpoint, limits)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._draining: set[asyncio.Task[None]] = set()
+        self._channel: Any = None
+
+    def _opened(self) -> None:
+        """Open the channel at the first use: it belongs to the loop that runs then."""
+        if self._closed:
+            raise answers.client_closed()
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            raise InputError("This AsyncClient belongs to another event loop; make one in each loop that needs one")
+        self._loop = loop
+        address = self.endpoint.address
+        if self._credentials is not None:
+            self._channel = grpc.aio.secure_channel(address, self._credentials, self._options)
+        else:
+            self._channel = grpc.aio.insecure_channel(address, self._options)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        # The generated stub would serialise the message, which is serialised already.
+        self._infer = self._channel.unary_unary(
+            f"{wire.SERVICE}/ModelInfer", response_deserializer=service_pb2.ModelInferResponse.FromString
+        )
+        self._stream = self._channel.stream_stream(
+            f"{wire.SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
+        )
+
+    async def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+        """Run a model."""
+        self._opened()
+        left_s = deadline.need_s(self.endpoint)
+        sent, headers = wire.serialise(request, left_s), wire.request_metadata(self._metadata, request, traced)
+        try:
+            response = await self._infer(sent, timeout=left_s, metadata=headers)
+        except (grpc.RpcError, grpc.aio.UsageError) as exc:
+            raise self._failed(exc, request.model, deadline) from exc
+        return wire.answer(request, response, self.endpoint)
+
+    async def ask(self, query: Query, deadline: Deadline) -> Any:
+        """Anything else, answered as plain JSON types."""
+        self._opened()
+        left_s = deadline.need_s(self.endpoint)
+        try:
+            response = await getattr(self._stub, query.rpc)(
+                wire.message(query), timeout=left_s, metadata=self._metadata
+            )
+        except (grpc.RpcError, grpc.aio.UsageError) as exc:
+            if isinstance(exc, grpc.RpcError) and wire.failed_no(query, exc):
+                return False
+            raise self._failed(exc, query.model, deadline) from exc
+        return wire.result(query, response)
+
+    async def stream(
+        self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str], *, cancel: bool
+    ) -> AsyncIterator[InferAnswer]:
+        """Run a model that answers any number of times; `cancel` says whether leaving early may cancel it."""
+        self._opened()
+        left_s = deadline.need_s(self.endpoint)
+        # One request, and no more: the server ends the stream after its last answer.
+        messages = iter([wire.serialise(request, left_s)])
+        headers = wire.request_metadata(self._metadata, request, traced)
+        call = self._stream(messages, timeout=left_s, metadata=headers)
+        try:
+            async for message in call:
+                if message.error_message:
+                    raise wire.stream_error(message.error_message, self.endpoint, request.model)
+                if message.infer_response.outputs:
+                    yield wire.answer(request, message.infer_response, self.endpoint)
+        except grpc.RpcError as exc:
+            raise self._failed(exc, request.model, deadline) from exc
+        finally:
+            if cancel:
+                call.cancel()
+            elif not call.done():
+                # Nobody listens any more; what still comes is let pass until the end or the deadline.
+                draining = asyncio.create_task(_drain(call))
+                self._draining.add(draining)
+                draining.add_done_callback(self._draining.discard)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+        await asyncio.gather(*self._draining)
+
+    def _failed(self, exc: Exception, model: str | None, deadline: Deadline) -> Exception:
+        if isinstance(exc, grpc.RpcError):
+            return wire.failure(exc, self.endpoint, model, deadline)
+        return answers.client_closed() if "closed" in str(exc) else exc
+
+
+async def _drain(call: AsyncIterator[Any]) -> None:
+    with suppress(grpc.RpcError, asyncio.CancelledError):
+        async for _ in call:
+            pass

@@ -1,0 +1,241 @@
+"""The V2 protocol over gRPC: requests as serialised messages, responses as answers. Pure.
+
+A serialised protobuf message may be put together from pieces, each of them a serialised message with some of the
+fields (https://protobuf.dev/programming-guides/encoding/#last-one-wins): what stays the same for a layout is serialised
+once, and a tensor's bytes are copied once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import grpc
+import numpy as np
+from google.protobuf.json_format import MessageToDict
+from tritonclient.grpc import service_pb2
+
+from . import _answers as answers
+from ._deadline import Deadline
+from ._encoding import from_binary, from_json_list
+from ._endpoint import Endpoint
+from ._errors import InputError, TritiumError
+from ._options import Limits, Tls
+from ._queries import Query
+from ._request import InferAnswer, InferRequest, Layout, Parameter, queue_timeout_us
+from ._tensors import Array
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+SERVICE = "/inference.GRPCInferenceService"
+# Protobuf's own limit.
+_MOST_BYTES = 2**31 - 1
+# Field 7, raw_input_contents, whose length follows.
+_RAW_INPUT = b"\x3a"
+# Where a server that takes no raw tensors puts values.
+_CONTENTS: Mapping[str, str] = {
+    "BOOL": "bool_contents",
+    "BYTES": "bytes_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+}
+# What gRPC says when there was no connection to send anything over, and when it broke; Triton's own words differ.
+_NEVER_SENT = re.compile(
+    r"failed to connect|connection refused|connect failed|name resolution|dns|no route|handshak|tls|ssl", re.IGNORECASE
+)
+_BROKEN = re.compile(
+    r"connection reset|socket closed|broken pipe|goaway|recvmsg|sendmsg|rst_stream|stream removed|transport closed|"
+    r"end of (file|tcp stream)|http1\.x|frame|connection (aborted|closed|dropped)|too_many_pings",
+    re.IGNORECASE,
+)
+
+
+def channel_options(endpoint: Endpoint, limits: Limits) -> list[tuple[str, int]]:
+    """What a channel is told."""
+    options = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        # Clients do not share connections, so that one that is closed or fails does nothing to another.
+        ("grpc.use_local_subchannel_pool", 1),
+        # A server that comes back is found soon; by default a channel would not even look for up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        # What is called so is how long a connection may take to be made.
+        ("grpc.min_reconnect_backoff_ms", round(limits.connect_timeout_s * 1000)),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+    ]
+    # gRPC would send even what is for this machine through the proxy that `http_proxy` names.
+    return [*options, ("grpc.enable_http_proxy", 0)] if endpoint.local else options
+
+
+def channel_credentials(tls: Tls) -> Any:
+    """TLS as gRPC takes it."""
+    return grpc.ssl_channel_credentials(tls.pem("ca_file"), tls.pem("key_file"), tls.pem("cert_file"))
+
+
+def metadata(headers: Mapping[str, str]) -> Metadata:
+    """Headers as gRPC takes them."""
+    return tuple((name.lower(), value) for name, value in headers.items())
+
+
+def request_metadata(fixed: Metadata, request: InferRequest, traced: Mapping[str, str]) -> Metadata:
+    """What goes with one request: proxies cannot read the id in the message."""
+    named = (("x-request-id", request.request_id),) if request.request_id.isascii() else ()
+    return (*fixed, *named, *traced.items())
+
+
+def serialise(request: InferRequest, left_s: float) -> bytes:
+    """A ModelInferRequest.
+
+    Raises:
+        InputError: it is larger than a protobuf message may be.
+    """
+    layout = request.layout
+    if layout.message is None:
+        layout.message = _layout_message(layout)
+    parts: list[Any] = [layout.message, _said(request, left_s)]
+    total = 0
+    for data in request.data:
+        size = len(data)
+        total += size
+        parts += (_RAW_INPUT, _varint(size), data)
+    if total > _MOST_BYTES:
+        raise InputError(f"The inputs have {total} bytes; gRPC carries at most {_MOST_BYTES}: use HTTP, or fewer rows")
+    return b"".join(parts)
+
+
+def answer(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAnswer:
+    """What a ModelInferResponse says.
+
+    Raises:
+        ProtocolError: it is no answer to this request.
+    """
+    if response.id and response.id != request.request_id:
+        raise answers.no_answer(endpoint, "it is the answer to another request")
+    placed = request.layout.placed
+    raw = response.raw_output_contents
+    arrays: dict[str, Array | None] = {}
+    shapes = {}
+    try:
+        for index, output in enumerate(response.outputs):
+            shape = shapes[output.name] = tuple(output.shape)
+            if output.name in placed:
+                arrays[output.name] = None
+            elif index < len(raw):
+                # The message's own bytes may not be written to; an answer's arrays may.
+                data: Array = np.frombuffer(bytearray(raw[index]), np.uint8)
+                arrays[output.name] = from_binary(data, output.datatype, shape)
+            else:
+                values = list(getattr(output.contents, _CONTENTS[output.datatype]))
+                arrays[output.name] = from_json_list(values, output.datatype, shape)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise answers.no_answer(endpoint, f"{type(exc).__name__}: {exc}") from exc
+    return InferAnswer(arrays, shapes, response.model_version, response.id)
+
+
+def message(query: Query) -> Any:
+    """The message of a query."""
+    return getattr(service_pb2, f"{query.rpc}Request")(**query.fields)
+
+
+def result(query: Query, response: Any) -> Any:
+    """The answer to a query, as HTTP gives it."""
+    return query.from_rpc(MessageToDict(response, preserving_proto_field_name=True))
+
+
+def stream_error(text: str, endpoint: Endpoint, model: str) -> TritiumError:
+    """The error of a message within a stream, which comes without a status."""
+    # Some of Triton's begin so.
+    known = re.match(r"\[?(?:StatusCode\.)?([A-Z_]{5,})\]? ", text)
+    return answers.server_error(text, known[1] if known else "INTERNAL", endpoint, model)
+
+
+def failure(exc: grpc.RpcError, endpoint: Endpoint, model: str | None, deadline: Deadline) -> TritiumError:
+    """The error that gRPC's own means."""
+    status, text = exc.code().name, exc.details() or ""
+    if status == "DEADLINE_EXCEEDED":
+        return deadline.exceeded(endpoint)
+    if status == "CANCELLED" and "closed" in text.lower():
+        return answers.client_closed()
+    if status in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN"):
+        if status == "UNAVAILABLE" and _NEVER_SENT.search(text):
+            return answers.no_server(endpoint, text, sent=False)
+        if _BROKEN.search(text):
+            return answers.no_server(endpoint, text, sent=True)
+    if status == "RESOURCE_EXHAUSTED" and "message larger than max" in text:
+        status = "INVALID_ARGUMENT"
+    retry_after = dict(exc.trailing_metadata() or ()).get("retry-after", "")
+    after = float(retry_after) if str(retry_after).isdigit() else None
+    return answers.server_error(text, status, endpoint, model, retry_after_s=after)
+
+
+def failed_no(query: Query, exc: grpc.RpcError) -> bool:
+    """Whether an error is the answer no: a server may not know the model whose readiness is asked for."""
+    if not query.yes_or_no or query.model is None:
+        return False
+    return exc.code().name == "NOT_FOUND" or (exc.code().name == "UNKNOWN" and "not found" in (exc.details() or ""))
+
+
+def _said(request: InferRequest, left_s: float) -> bytes:
+    """The fields that each request has of its own: id (3) and parameters (4)."""
+    name = request.request_id.encode()
+    if request.parameters or not request.queue_timeout or len(name) > 127:
+        said = service_pb2.ModelInferRequest(id=request.request_id)
+        for key, value in request.parameters_within(left_s).items():
+            setattr(said.parameters[key], _parameter_field(value), value)
+        serialised: bytes = said.SerializeToString()
+        return serialised
+    # The usual ones, written as protobuf would: they are short enough for lengths of one byte.
+    timeout = b"\x10" + _varint(queue_timeout_us(left_s))  # InferParameter.int64_param
+    entry = b"\x0a\x07timeout\x12" + bytes((len(timeout),)) + timeout
+    return b"".join((b"\x1a", bytes((len(name),)), name, b"\x22", bytes((len(entry),)), entry))
+
+
+def _layout_message(layout: Layout) -> bytes:
+    said = service_pb2.ModelInferRequest(model_name=layout.model, model_version=layout.version)
+    for slot in layout.inputs:
+        tensor = said.inputs.add(name=slot.name, datatype=slot.dtype, shape=slot.shape)
+        if slot.place is not None:
+            _set_place(tensor, slot.place)
+    for output in layout.outputs:
+        asked = said.outputs.add(name=output.name)
+        if output.top_k:
+            asked.parameters["classification"].int64_param = output.top_k
+        if output.place is not None:
+            _set_place(asked, output.place)
+    serialised: bytes = said.SerializeToString()
+    return serialised
+
+
+def _set_place(tensor: Any, place: Sequence[Any]) -> None:
+    region, offset, size = place
+    tensor.parameters["shared_memory_region"].string_param = region
+    tensor.parameters["shared_memory_byte_size"].int64_param = size
+    if offset:
+        tensor.parameters["shared_memory_offset"].int64_param = offset
+
+
+def _parameter_field(value: Parameter) -> str:
+    if isinstance(value, bool):
+        return "bool_param"
+    if isinstance(value, int):
+        return "int64_param" if value < 2**63 else "uint64_param"
+    return "double_param" if isinstance(value, float) else "string_param"
+
+
+def _varint(number: int) -> bytes:
+    """A length in protobuf's form: seven bits a byte, the lowest first."""
+    groups = bytearray()
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)

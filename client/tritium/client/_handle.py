@@ -1,0 +1,145 @@
+"""What `Model` and `AsyncModel` share: everything but the asking and the waiting."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ._base import BaseClient
+from ._contract import Arguments, Contract
+from ._errors import InputError, ModelNotFoundError, RequestRejectedError
+from ._request import NO_PARAMETERS, Parameter
+from ._tensors import Array
+from ._trace import checked_request_id, new_request_id
+
+# How a model that is not as it was shows itself: it refuses what it took, or what it would take is refused here.
+CHANGED = (InputError, RequestRejectedError, ModelNotFoundError)
+_LARGEST_ID = 2**63 - 1
+
+
+class BaseModel:
+    """A model's name and version on a client.
+
+    Attributes:
+        name: the model's name.
+        version: the version that is asked for; empty if the server chooses.
+    """
+
+    def __init__(self, client: BaseClient[Any], name: str, version: str = "") -> None:
+        self._client: BaseClient[Any] = client
+        self.name = name
+        self.version = version
+
+    def __repr__(self) -> str:
+        """As in ``Model('digits_cnn', version='3', url='http://127.0.0.1:8000')``."""
+        version = f", version={self.version!r}" if self.version else ""
+        return f"{type(self).__name__}({self.name!r}{version}, url={self._client.url!r})"
+
+    @property
+    def _known(self) -> Contract | None:
+        return self._client._contracts.get((self.name, self.version))
+
+    def _forget(self) -> None:
+        self._client._contracts.pop((self.name, self.version), None)
+
+    def _arguments(
+        self,
+        inputs: tuple[Any, ...],
+        named: Mapping[str, Any],
+        *,
+        outputs: str | Iterable[str] = (),
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        out: Array | Mapping[str, Array] | None = None,
+        top_k: int = 0,
+    ) -> Arguments:
+        client = self._client
+        return Arguments(
+            inputs,
+            named,
+            (outputs,) if isinstance(outputs, str) else tuple(outputs),
+            checked_request_id(request_id) if request_id else new_request_id(),
+            checked_parameters(parameters) if parameters else NO_PARAMETERS,
+            top_k,
+            out,
+            client._locate if client._regions else None,
+        )
+
+
+def checked_parameters(parameters: Mapping[str, Parameter] | None) -> Mapping[str, Parameter]:
+    """A caller's parameters of a request.
+
+    Raises:
+        InputError: they have values that the protocol does not know.
+    """
+    for name, value in (parameters or {}).items():
+        if not isinstance(name, str) or not isinstance(value, bool | int | float | str):
+            raise InputError(f"The parameter {name!r} must be a bool, an int, a float or text, got {value!r} instead")
+    return parameters or {}
+
+
+def checked_top_k(top_k: int) -> int:
+    """How many classes are wanted.
+
+    Raises:
+        InputError: no number of them.
+    """
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise InputError(f"The 'top_k' parameter of classify must be 1 or more, got {top_k!r} instead")
+    return top_k
+
+
+class SequenceState:
+    """Where a sequence stands: what goes with its next request.
+
+    Attributes:
+        correlation_id: what its requests have in common.
+        begun: whether its first request was made.
+        ended: whether its last one was.
+    """
+
+    def __init__(self, correlation_id: int | str | None) -> None:
+        if correlation_id is None:
+            correlation_id = random.randint(1, _LARGEST_ID)  # noqa: S311 — to be different, not to be secret
+        if isinstance(correlation_id, bool) or not (
+            (isinstance(correlation_id, int) and 0 < correlation_id <= _LARGEST_ID)
+            or (isinstance(correlation_id, str) and 0 < len(correlation_id) <= 128)
+        ):
+            raise InputError(
+                "The 'correlation_id' parameter of sequence must be a whole number from 1 to 2**63 - 1, or text of 1 "
+                f"to 128 characters, got {correlation_id!r} instead"
+            )
+        self.correlation_id = correlation_id
+        self.begun = False
+        self.ended = False
+        self.last: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), {})
+
+    def parameters(self, *, last: bool, more: Mapping[str, Parameter] | None) -> dict[str, Parameter]:
+        """Those of the next request.
+
+        Raises:
+            InputError: the last one was made already.
+        """
+        if self.ended:
+            raise InputError(f"The sequence {self.correlation_id!r} has ended; begin another one")
+        return {
+            **checked_parameters(more),
+            "sequence_id": self.correlation_id,
+            "sequence_start": not self.begun,
+            "sequence_end": last,
+        }
+
+    def stepped(self, inputs: tuple[Any, ...], named: Mapping[str, Any], *, last: bool) -> None:
+        """A request was answered."""
+        self.begun, self.ended, self.last = True, last, (inputs, named)
+
+
+def refuse_decoupled(contract: Contract) -> InputError:
+    """The error for a model that may answer any number of times, and is called as if it answered once."""
+    return InputError(f"{contract.metadata.name!r} answers any number of times: use stream(), over gRPC")
+
+
+def refuse_stream(urls: Sequence[str]) -> InputError:
+    """The error for a stream over HTTP."""
+    return InputError(f"Streams need gRPC: make a client of grpc:// or grpcs:// instead of {urls[0]}")

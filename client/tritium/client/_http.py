@@ -1,0 +1,286 @@
+"""HTTP for `Client`: connections that are kept, and shared by all its threads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from . import _answers as answers
+from ._deadline import Deadline
+from ._encoding import Data
+from ._endpoint import Endpoint
+from ._errors import DeadlineExceededError, TransportError
+from ._http_reader import BadResponseError, ResponseReader
+from ._http_wire import HttpWire
+from ._options import Limits
+from ._queries import Query
+from ._request import InferAnswer, InferRequest
+
+# More buffers than that no system takes at once.
+_MOST_BUFFERS = 512
+# TLS encrypts what it sends, so it copies anyhow: small parts are better joined into one record.
+_JOINED_BYTES = 64 * 1024
+# What a server that hung up said before is there already, if it said anything.
+_LAST_WORDS_S = 0.2
+
+
+class HttpTransport:
+    """One server over HTTP/1.1.
+
+    Args:
+        endpoint: where it is.
+        headers: sent with every request.
+        context: TLS; None for plain HTTP.
+        limits: how many connections there may be, and how long one may take to be made.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, headers: Mapping[str, str], context: ssl.SSLContext | None, limits: Limits
+    ) -> None:
+        self.endpoint = endpoint
+        self._wire = HttpWire(endpoint, headers)
+        self._context = context
+        self._limits = limits
+        self._start()
+        _TRANSPORTS.add(self)
+
+    def _start(self) -> None:
+        # The connection used last is used next, so that those beyond what is needed are the ones that grow old.
+        self._idle: deque[_Connection] = deque()
+        self._open = 0
+        self._waiting = 0
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+        """Run a model."""
+        parts = self._wire.inference(request, deadline.need_s(self.endpoint), traced)
+        connection = self._take(deadline)
+        try:
+            return self._wire.answer(request, connection.exchange(parts, deadline))
+        finally:
+            self._give_back(connection)
+
+    def ask(self, query: Query, deadline: Deadline) -> Any:
+        """Anything else, answered as plain JSON types."""
+        connection = self._take(deadline)
+        try:
+            return self._wire.result(query, connection.exchange(self._wire.query(query), deadline))
+        finally:
+            self._give_back(connection)
+
+    def close(self) -> None:
+        """Close every connection, at the latest when its call ends."""
+        self._closed = True
+        with suppress(IndexError):
+            while True:
+                self._discard(self._idle.pop())
+
+    def forget_connections(self) -> None:
+        """In a process that was forked: the connections are the parent's, which goes on using them."""
+        for connection in self._idle:
+            connection.abandon()
+        closed = self._closed
+        self._start()
+        self._closed = closed
+
+    def _take(self, deadline: Deadline) -> _Connection:
+        if self._closed:
+            raise answers.client_closed()
+        # The usual way takes no lock: a deque's ends are safe between threads.
+        while self._idle:
+            with suppress(IndexError):  # another thread was quicker
+                connection = self._idle.pop()
+                if connection.usable():
+                    return connection
+                self._discard(connection)
+        return self._connect(deadline) if self._reserve(deadline) else self._take(deadline)
+
+    def _reserve(self, deadline: Deadline) -> bool:
+        """Wait until a connection may be opened (True), or one that is open is idle (False)."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._open >= self._limits.max_connections:
+                    if self._idle:
+                        return False
+                    self._changed.wait(deadline.need_s(self.endpoint))
+                self._open += 1
+                return True
+            finally:
+                self._waiting -= 1
+
+    def _connect(self, deadline: Deadline) -> _Connection:
+        try:
+            return _Connection(self.endpoint, self._context, deadline, self._limits.connect_timeout_s)
+        except BaseException:
+            self._released()
+            raise
+
+    def _give_back(self, connection: _Connection) -> None:
+        if not connection.reusable or self._closed:
+            self._discard(connection)
+            return
+        self._idle.append(connection)
+        if self._waiting:
+            with self._changed:
+                self._changed.notify()
+        if self._is_closed():  # by another thread, just now
+            self.close()
+
+    def _discard(self, connection: _Connection) -> None:
+        connection.close()
+        self._released()
+
+    def _released(self) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed.notify()
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+
+class _Connection:
+    """A socket, and the reader of what comes from it. One exchange at a time.
+
+    Raises:
+        ConnectFailedError: the server does not take it.
+        DeadlineExceededError: it took too long.
+    """
+
+    __slots__ = ("_endpoint", "_gathers", "_reader", "_socket", "reusable")
+
+    def __init__(
+        self, endpoint: Endpoint, context: ssl.SSLContext | None, deadline: Deadline, connect_timeout_s: float
+    ) -> None:
+        left_s = deadline.need_s(endpoint)
+        host = endpoint.host.strip("[]")
+        made: socket.socket | None = None
+        try:
+            made = socket.create_connection((host, endpoint.port), timeout=min(left_s, connect_timeout_s))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                made = context.wrap_socket(made, server_hostname=host)
+        except (OSError, UnicodeError) as exc:
+            if made is not None:
+                made.close()
+            if isinstance(exc, TimeoutError) and deadline.left_s() <= 0:
+                raise deadline.exceeded(endpoint) from exc
+            raise answers.no_server(endpoint, exc, sent=False) from exc
+        self._socket = made
+        self._endpoint = endpoint
+        self._reader = ResponseReader()
+        # TLS encrypts what it sends, and Windows has no such call.
+        self._gathers = context is None and hasattr(made, "sendmsg")
+        self.reusable = True
+
+    def usable(self) -> bool:
+        """Whether nothing has arrived since the last answer: neither its end nor words that nobody asked for."""
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def exchange(self, parts: Sequence[Data], deadline: Deadline) -> ResponseReader:
+        """Send a request and receive its response.
+
+        Raises:
+            ConnectFailedError: the connection broke.
+            DeadlineExceededError: the response took too long.
+            ProtocolError: what arrived is no HTTP response.
+        """
+        # Whatever ends this early, the rest of the response must never meet another request.
+        self.reusable = False
+        reader, receive = self._reader, self._socket.recv_into
+        broken = self._send(parts, deadline)
+        reader.start()
+        try:
+            while True:
+                count = receive(reader.space())
+                if not count:
+                    if not reader.begun:
+                        raise answers.no_server(self._endpoint, broken or "closed before any answer", sent=True)
+                    reader.ended()
+                    break
+                if reader.filled(count):
+                    break
+                self._socket.settimeout(deadline.need_s(self._endpoint))
+        except BadResponseError as exc:
+            raise answers.no_answer(self._endpoint, exc) from exc
+        except DeadlineExceededError:
+            raise
+        except OSError as exc:
+            raise self._failed(broken or exc, deadline) from exc
+        self.reusable = reader.keep_alive and broken is None
+        return reader
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def abandon(self) -> None:
+        """Let the socket go without a word to the server, for which another process still holds it."""
+        os.close(self._socket.detach())
+
+    def _failed(self, exc: OSError, deadline: Deadline) -> TransportError:
+        # The socket's own time is what is left of the call's.
+        if isinstance(exc, TimeoutError) and exc.errno is None:
+            return deadline.exceeded(self._endpoint)
+        return answers.no_server(self._endpoint, exc, sent=True)
+
+    def _send(self, parts: Sequence[Data], deadline: Deadline) -> OSError | None:
+        """Send all parts, from where they lie. A server that hangs up meanwhile may have said why: see what it sent."""
+        sock = self._socket
+        try:
+            if not self._gathers:
+                joined = b"".join(parts) if sum(map(len, parts)) <= _JOINED_BYTES else None
+                for part in parts if joined is None else (joined,):
+                    sock.settimeout(deadline.need_s(self._endpoint))
+                    sock.sendall(part)
+                sock.settimeout(deadline.need_s(self._endpoint))
+                return None
+            sock.settimeout(deadline.need_s(self._endpoint))
+            sent = sock.sendmsg(parts[:_MOST_BUFFERS])
+            if sent == sum(map(len, parts)):
+                return None
+            left = [memoryview(part) for part in parts if len(part)]
+            while True:
+                while left and sent >= len(left[0]):
+                    sent -= len(left.pop(0))
+                if not left:
+                    sock.settimeout(deadline.need_s(self._endpoint))  # for what is received next
+                    return None
+                left[0] = left[0][sent:]
+                sock.settimeout(deadline.need_s(self._endpoint))
+                sent = sock.sendmsg(left[:_MOST_BUFFERS])
+        except DeadlineExceededError:
+            raise
+        except (BrokenPipeError, ConnectionResetError) as exc:
+            sock.settimeout(min(_LAST_WORDS_S, deadline.need_s(self._endpoint)))
+            return exc
+        except OSError as exc:
+            raise self._failed(exc, deadline) from exc
+
+
+_TRANSPORTS: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for transport in list(_TRANSPORTS):
+        transport.forget_connections()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

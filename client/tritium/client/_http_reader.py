@@ -1,0 +1,198 @@
+"""Reads one HTTP/1.1 response from a connection, whoever receives its bytes. Pure: nothing here does I/O.
+
+The head is collected in a buffer that the connection keeps; `httptools` takes it apart. A body of known length is
+received straight into the array that the caller's tensors become views of, placed so that the first tensor is aligned.
+"""
+
+from __future__ import annotations
+
+import httptools
+import numpy as np
+
+from ._tensors import Array
+
+_HEAD_BYTES = 8 * 1024
+_LONGEST_HEAD_BYTES = 64 * 1024
+_ALIGNMENT = 64
+
+
+class BadResponseError(Exception):
+    """What arrived is not HTTP, or is cut short. Becomes one of the client's errors where it is caught."""
+
+
+class ResponseReader:
+    """Reads the responses of one connection, one after the other.
+
+    Fill :meth:`space` and say how much with :meth:`filled` until that says that the response is complete. Then
+    `status`, `headers` (names in lower case), `body` (uint8) and `keep_alive` are there; :meth:`start` begins the next.
+    """
+
+    __slots__ = (
+        "_body_view",
+        "_chunked",
+        "_filled",
+        "_head",
+        "_received",
+        "body",
+        "headers",
+        "json_length",
+        "keep_alive",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self._head = bytearray(_HEAD_BYTES)
+        self.start()
+
+    def start(self) -> None:
+        """Forget the last response and begin with the next."""
+        self._received = 0
+        self._filled = 0
+        self._body_view: memoryview | None = None
+        self._chunked: _UnknownLength | None = None
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.json_length: int | None = None
+        self.body: Array = _EMPTY
+        self.keep_alive = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the response has arrived."""
+        return self._received > 0
+
+    def space(self) -> memoryview:
+        """Where the next bytes go; never empty before the response is complete."""
+        if self._body_view is not None:
+            return self._body_view[self._filled :]
+        return memoryview(self._head)[0 if self._chunked else self._received :]
+
+    def filled(self, count: int) -> bool:
+        """Take what was put into the space; whether the response is complete.
+
+        Raises:
+            BadResponseError: it is not an HTTP response, or more arrived than it has.
+        """
+        if self._body_view is not None:
+            self._filled += count
+            return self._filled == len(self._body_view)
+        if self._chunked is not None:
+            return self._feed(self._chunked, self._head[:count])
+        searched = max(0, self._received - 3)
+        self._received += count
+        end = self._head.find(b"\r\n\r\n", searched, self._received)
+        if end >= 0:
+            return self._read_head(end + 4)
+        if not self._head.startswith(b"HTTP/"[: self._received]):
+            raise BadResponseError("it does not begin as HTTP does")
+        if self._received == len(self._head):
+            if self._received >= _LONGEST_HEAD_BYTES:
+                raise BadResponseError(f"headers of more than {_LONGEST_HEAD_BYTES} bytes")
+            self._head += bytearray(len(self._head))
+        return False
+
+    def ended(self) -> None:
+        """The server closed the connection. That is the end of a body that says nothing of its length.
+
+        Raises:
+            BadResponseError: it is too early.
+        """
+        if self._chunked is None or b"transfer-encoding" in self.headers:
+            raise BadResponseError("the connection was closed in the middle of the answer")
+        self._take(self._chunked)
+        self.keep_alive = False
+
+    def _read_head(self, length: int) -> bool:
+        head = memoryview(self._head)[:length]
+        found: dict[bytes, bytes] = {}
+        parser = httptools.HttpResponseParser(_HeadersOnly(found))
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserError as exc:
+            raise BadResponseError(exc) from exc
+        status, rest = parser.get_status_code(), self._received - length
+        if 100 <= status < 200:  # it only announces the real response
+            self._head[:rest] = self._head[length : self._received]
+            self._received = 0
+            return self.filled(rest) if rest else False
+        self.headers = headers = {name.lower(): value for name, value in found.items()}
+        # After a 500 some servers close the connection without saying so.
+        self.status, self.keep_alive = status, parser.should_keep_alive() and status != 500
+        size = b"0" if status in (204, 304) else headers.get(b"content-length")
+        if size is not None:
+            return self._begin_body(int(size), length, rest)
+        self._chunked = _UnknownLength()
+        return self._feed(self._chunked, self._head[: self._received])
+
+    def _begin_body(self, size: int, start: int, rest: int) -> bool:
+        if rest > size:
+            raise BadResponseError("more arrived than the answer has")
+        json_length = self.json_length = self._json_length(size)
+        pad = -(json_length or 0) % _ALIGNMENT
+        try:
+            body = self.body = np.empty(size + pad, np.uint8)[pad:]
+        except (ValueError, MemoryError) as exc:
+            raise BadResponseError(f"a body of {size} bytes: {exc}") from exc
+        view = body.data
+        view[:rest] = memoryview(self._head)[start : start + rest]
+        if rest == size:
+            return True
+        self._body_view, self._filled = view, rest
+        return False
+
+    def _feed(self, chunked: _UnknownLength, data: bytearray) -> bool:
+        try:
+            chunked.parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            raise BadResponseError(exc) from exc
+        if chunked.complete:
+            self._take(chunked)
+        return chunked.complete
+
+    def _take(self, chunked: _UnknownLength) -> None:
+        # A copy that may be written to, as all bodies may.
+        self.body = np.frombuffer(bytearray(b"").join(chunked.chunks), np.uint8)
+        self.json_length = self._json_length(self.body.size)
+
+    def _json_length(self, size: int) -> int | None:
+        """How much of a body is JSON before binary tensors; None if all of it is."""
+        given = self.headers.get(b"inference-header-content-length")
+        if given is None:
+            return None
+        if not given.isdigit() or int(given) > size:
+            raise BadResponseError(f"{given!r} bytes of JSON in a body of {size}")
+        return int(given)
+
+
+class _HeadersOnly:
+    """What the parser calls when only the head is given to it: each header goes into a dict, without a detour."""
+
+    __slots__ = ("on_header",)
+
+    def __init__(self, headers: dict[bytes, bytes]) -> None:
+        self.on_header = headers.__setitem__
+
+
+class _UnknownLength:
+    """A response whose body comes in chunks, or ends with the connection: the parser sees all of it."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.complete = False
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        """The begin of a response, which must be the only one."""
+        if self.complete:
+            raise BadResponseError("more arrived than the answer has")
+
+    def on_body(self, chunk: bytes) -> None:
+        """A part of the body."""
+        self.chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        """The end of the response."""
+        self.complete = True
+
+
+_EMPTY: Array = np.empty(0, np.uint8)

@@ -1,0 +1,200 @@
+"""The V2 protocol over HTTP/1.1: requests as the buffers that a socket takes, responses as answers. Pure.
+
+Source: the Open Inference Protocol (KServe's V2) and Triton's extensions of it for binary tensors, classification,
+schedule policy, sequences and shared memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from . import _answers as answers
+from ._encoding import Data, from_binary, from_json_list
+from ._endpoint import Endpoint
+from ._errors import ServerError
+from ._http_reader import ResponseReader
+from ._queries import Query
+from ._request import InferAnswer, InferRequest, Parameter, queue_timeout_us
+from ._tensors import Array, numpy_dtype
+
+# What a server that lies about its errors may say in an error message of ours.
+_LONGEST_MESSAGE = 2_000
+# Ways to take an answer apart that a layout keeps.
+_KEPT_ANSWERS = 64
+_KINDS = {True: "application/octet-stream", False: "application/json"}
+# The version that ran, the shapes by name, and name, dtype, start and end of each tensor in the body.
+_Cuts: TypeAlias = tuple[str, dict[str, tuple[int, ...]], list[tuple[str, "np.dtype[Any]", int, int]]]
+
+
+class HttpWire:
+    """How one server is spoken to.
+
+    Args:
+        endpoint: where it is.
+        headers: sent with every request.
+    """
+
+    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str]) -> None:
+        self._endpoint = endpoint
+        lines = {"Host": endpoint.address, **headers}
+        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+
+    def __repr__(self) -> str:
+        """Headers may be secrets and are left out."""
+        return f"HttpWire({str(self._endpoint)!r})"
+
+    def inference(self, request: InferRequest, left_s: float, traced: Mapping[str, str]) -> list[Data]:
+        """A request to run a model: the head with the JSON, then each tensor's own bytes."""
+        layout, request_id = request.layout, request.request_id
+        said = f'{{"id":{_quoted(request_id)},{_parameters(request, left_s)},'
+        header = f"{said}{layout.binary_json if request.binary else layout.plain_json(request.arrays)}".encode()
+        length = len(header)
+        extra = f"X-Request-ID: {request_id}\r\n" if request_id.isascii() else ""
+        for name, value in traced.items():
+            extra += f"{name}: {value}\r\n"
+        if request.binary:
+            extra += f"Inference-Header-Content-Length: {length}\r\n"
+            length += layout.sent_bytes
+        head = (
+            f"POST {self._endpoint.path}{layout.path} HTTP/1.1\r\n{self._fixed}{extra}"
+            f"Content-Type: {_KINDS[request.binary]}\r\nContent-Length: {length}\r\n\r\n"
+        )
+        return [head.encode("ascii") + header, *request.data]
+
+    def query(self, query: Query) -> list[Data]:
+        """Any other request."""
+        head = f"{query.method} {self._endpoint.path}{query.path} HTTP/1.1\r\n{self._fixed}"
+        if query.body is None:
+            return [f"{head}\r\n".encode("ascii")]
+        body = json.dumps(query.body).encode()
+        return [f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii") + body]
+
+    def answer(self, request: InferRequest, response: ResponseReader) -> InferAnswer:
+        """What came back for a request to run a model.
+
+        Raises:
+            ServerError: the server refused it, or the model failed.
+            ProtocolError: it is no answer to this request.
+        """
+        if response.status != 200:
+            raise self._error(response, request.model)
+        try:
+            return _decode(request, response)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise answers.no_answer(self._endpoint, f"{type(exc).__name__}: {exc}") from exc
+
+    def result(self, query: Query, response: ResponseReader) -> Any:
+        """What came back for a query.
+
+        Raises:
+            ServerError: the server refused it.
+            ProtocolError: it is no answer to it.
+        """
+        if query.yes_or_no and response.status in (200, 204):
+            return True
+        if query.yes_or_no and response.status in (400, 404, 503):
+            return False
+        if response.status not in (200, 204):
+            raise self._error(response, query.model)
+        try:
+            return json.loads(response.body.tobytes()) if response.body.size else {}
+        except ValueError as exc:
+            raise answers.no_answer(self._endpoint, f"no JSON: {exc}") from exc
+
+    def _error(self, response: ResponseReader, model: str | None) -> ServerError:
+        text = response.body[: 4 * _LONGEST_MESSAGE].tobytes().decode(errors="replace")
+        kind = None
+        try:
+            said = json.loads(text)
+            message = said.get("error") or text
+            if "detail" in said:  # FastAPI's form, which several V2 servers are made with
+                message = _details(said["detail"])
+                kind = ServerError if response.status in (404, 405) else None
+        except (ValueError, AttributeError):
+            # A proxy, or something that is no inference server at all: its page may be long and full of markup.
+            message = " ".join(text.split()) if "<" not in text else f"HTTP {response.status} and a page"
+            if response.status in (404, 405):
+                message += ", but not as a Triton server does. Is this its HTTP port, and not that of its metrics?"
+                kind = ServerError
+        after = response.headers.get(b"retry-after", b"")
+        return answers.server_error(
+            str(message)[:_LONGEST_MESSAGE],
+            str(response.status),
+            self._endpoint,
+            model,
+            kind=kind,
+            retry_after_s=float(after) if after.isdigit() else None,
+        )
+
+
+def _details(detail: Any) -> str:
+    """The words of a validation error: one for each fault, with its place."""
+    if not isinstance(detail, list):
+        return str(detail)
+    return "; ".join(f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', item)}" for item in detail)
+
+
+def _quoted(request_id: str) -> str:
+    return f'"{request_id}"' if request_id.isalnum() and request_id.isascii() else json.dumps(request_id)
+
+
+def _parameters(request: InferRequest, left_s: float) -> str:
+    """The parameters of a request, as a member of its JSON header."""
+    more: dict[str, Parameter] = {"binary_data_output": True} if request.binary else {}
+    if request.parameters or not request.binary:
+        said = json.dumps(request.parameters_within(left_s) | more, separators=(",", ":"))
+        return f'"parameters":{said}'
+    if request.queue_timeout:
+        return f'"parameters":{{"timeout":{queue_timeout_us(left_s)},"binary_data_output":true}}'
+    return '"parameters":{"binary_data_output":true}'
+
+
+def _decode(request: InferRequest, response: ResponseReader) -> InferAnswer:
+    """Take an answer apart. One that differs from another of the same layout in nothing but its id is known already."""
+    body, length = response.body, response.json_length
+    text = (body if length is None else body[:length]).tobytes()
+    if length is None:
+        return _read(request, json.loads(text), body, 0)[0]
+    kept, known_by = request.layout.answers, text.replace(request.request_id.encode(), b"", 1)
+    cuts = kept.get(known_by)
+    if cuts is None:
+        answer, cuts = _read(request, json.loads(text), body, length)
+        if cuts is not None and len(kept) < _KEPT_ANSWERS and answer.request_id:
+            kept[known_by] = cuts
+        return answer
+    version, shapes, places = cuts
+    arrays = {name: body[start:end].view(dtype).reshape(shapes[name]) for name, dtype, start, end in places}
+    return InferAnswer(arrays, shapes, version, request.request_id)
+
+
+def _read(request: InferRequest, header: Any, body: Array, place: int) -> tuple[InferAnswer, _Cuts | None]:
+    """Take an answer apart by its JSON; and how, if another one with the same JSON can be cut the same way."""
+    if header.get("id", request.request_id) != request.request_id:
+        raise ValueError("it is the answer to another request")
+    arrays: dict[str, Array | None] = {}
+    shapes, places, alike = {}, [], True
+    start = place
+    for output in header["outputs"]:
+        name, dtype, shape = output["name"], output["datatype"], tuple(output["shape"])
+        size = (output.get("parameters") or {}).get("binary_data_size")
+        shapes[name] = shape
+        if size is not None:
+            end = start + size
+            if not start <= end <= body.size:
+                raise ValueError(f"{size} bytes of {name} in a body of {body.size}")
+            arrays[name] = from_binary(body[start:end], dtype, shape)
+            places.append((name, numpy_dtype(dtype), start, end))
+            alike = alike and dtype != "BYTES"
+            start = end
+        elif "data" in output:
+            arrays[name], alike = from_json_list(output["data"], dtype, shape), False
+        else:
+            arrays[name], alike = None, False  # it went to shared memory
+    if place and start != body.size:
+        raise ValueError(f"{body.size - start} bytes after the last tensor")
+    version = header.get("model_version") or ""
+    return InferAnswer(arrays, shapes, version, header.get("id") or ""), (version, shapes, places) if alike else None

@@ -1,0 +1,130 @@
+"""Everything that is asked of a server beside inference: where HTTP and gRPC take it, and how they answer.
+
+A query says both; a transport uses its half. Answers are plain JSON types in either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ._request import model_path
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question or command.
+
+    Attributes:
+        method: of HTTP.
+        path: of HTTP, after the server's own.
+        body: what is posted as JSON.
+        rpc: of gRPC; the message is the one that is called so, with ``Request`` behind it.
+        fields: of that message.
+        from_rpc: what of its answer, as JSON, HTTP answers.
+        model: which model it is about, for errors.
+        repeatable: whether asking twice does no harm.
+        yes_or_no: whether the status alone is the answer: 2xx or not.
+    """
+
+    method: str
+    path: str
+    rpc: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    from_rpc: Callable[[Any], Any] = _as_it_is
+    model: str | None = None
+    repeatable: bool = True
+    yes_or_no: bool = False
+    # There is no place for an id in these.
+    request_id: ClassVar[str] = ""
+
+    @property
+    def operation(self) -> str:
+        """What those who watch are told."""
+        return self.rpc
+
+    @property
+    def version(self) -> str:
+        """The version that is asked for; empty if none is."""
+        version: str = self.fields.get("version", "")
+        return version
+
+
+def server_ready() -> Query:
+    """Whether the server is ready."""
+    return Query("GET", "/v2/health/ready", "ServerReady", from_rpc=_ready, yes_or_no=True)
+
+
+def model_ready(name: str, version: str = "") -> Query:
+    """Whether a model is."""
+    path = f"{model_path(name, version)}/ready"
+    fields = {"name": name, "version": version}
+    return Query("GET", path, "ModelReady", fields, from_rpc=_ready, model=name, yes_or_no=True)
+
+
+def server_metadata() -> Query:
+    """The server's name, version and extensions."""
+    return Query("GET", "/v2", "ServerMetadata")
+
+
+def model_metadata(name: str, version: str) -> Query:
+    """A model's versions, inputs and outputs."""
+    return Query("GET", model_path(name, version), "ModelMetadata", {"name": name, "version": version}, model=name)
+
+
+def model_config(name: str, version: str) -> Query:
+    """A model's configuration in use; an extension of Triton."""
+    path, fields = f"{model_path(name, version)}/config", {"name": name, "version": version}
+    return Query("GET", path, "ModelConfig", fields, from_rpc=lambda answer: answer.get("config", {}), model=name)
+
+
+def statistics(name: str = "", version: str = "") -> Query:
+    """Triton's counters, of a model or of all."""
+    path = f"{model_path(name, version)}/stats" if name else "/v2/models/stats"
+    return Query("GET", path, "ModelStatistics", {"name": name, "version": version}, model=name or None)
+
+
+def repository_index() -> Query:
+    """Every model of the server's repository with its state."""
+    answer: Callable[[Any], Any] = lambda answer: answer.get("models", [])  # noqa: E731 — reads as the others do
+    return Query("POST", "/v2/repository/index", "RepositoryIndex", body={}, from_rpc=answer)
+
+
+def load(name: str) -> Query:
+    """Load a model, or load it again."""
+    path = f"/v2/repository{model_path(name)[3:]}/load"
+    return Query("POST", path, "RepositoryModelLoad", {"model_name": name}, body={}, model=name, repeatable=False)
+
+
+def unload(name: str) -> Query:
+    """Take a model out of service."""
+    path = f"/v2/repository{model_path(name)[3:]}/unload"
+    return Query("POST", path, "RepositoryModelUnload", {"model_name": name}, body={}, model=name, repeatable=False)
+
+
+def register_shared_memory(name: str, key: str, size_bytes: int) -> Query:
+    """Let the server map a region of shared memory."""
+    return Query(
+        "POST",
+        f"/v2/systemsharedmemory/region/{name}/register",
+        "SystemSharedMemoryRegister",
+        {"name": name, "key": key, "offset": 0, "byte_size": size_bytes},
+        body={"key": key, "offset": 0, "byte_size": size_bytes},
+        repeatable=False,
+    )
+
+
+def unregister_shared_memory(name: str) -> Query:
+    """Let the server unmap it. Doing so twice is as doing it once."""
+    path = f"/v2/systemsharedmemory/region/{name}/unregister"
+    return Query("POST", path, "SystemSharedMemoryUnregister", {"name": name}, body={})
+
+
+def _ready(answer: Any) -> bool:
+    return bool(answer.get("ready"))
