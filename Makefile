@@ -10,7 +10,7 @@ CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* te
 # What `make bench-backend` compares with.
 PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: demo test models lint format bench bench-backend bench-export bench-startup conformance fuzz mutations soak clean
+.PHONY: demo test models lint format bench bench-backend bench-client bench-export bench-startup conformance fuzz mutations soak clean
 
 demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
@@ -38,6 +38,9 @@ bench: $(INSTALLED)
 
 bench-backend: $(PEERS_INSTALLED)
 	@$(BIN)/python -m benchmarks.backend
+
+bench-client: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.client
 
 bench-export: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.export

@@ -1,9 +1,12 @@
-"""What the backend benchmarks share: the models that they serve, untrained and the same each time."""
+"""What the benchmarks share: models that are untrained and the same each time, servers, spreads and tables."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 from tritium.exporters import export_torch
 from tritium.exporters.zoo.digits_cnn import DigitsCnn
 from tritium.repository import config_text, read_config
+from tritium.server import TritonServer
 
 Array = NDArray[Any]
 INPUT, OUTPUT = "features", "scores"
@@ -64,14 +68,38 @@ def _publish(repository: Path, name: str, build: Callable[[], nn.Module], shape:
     torch.manual_seed(seed)
     rows = np.random.default_rng(seed).normal(size=(4, *shape)).astype(np.float32)
     published = export_torch(build(), {INPUT: rows}, outputs=[OUTPUT], name=name, repository=repository)
-    # The exporters' config says all that matters but this: the peers run on the CPU, whatever the machine has.
-    path = repository / name / "config.pbtxt"
-    config = read_config(path)
-    config.instance_group[0].kind = ModelInstanceGroup.KIND_CPU
-    path.write_text(config_text(config), encoding="utf-8")
+    keep_on_cpu(repository / name / "config.pbtxt")
     file = repository / name / str(published.version) / "model.onnx"
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     return Model(name, repository, file, rows[:1], session.run([OUTPUT], {INPUT: rows[:1]})[0])
+
+
+def keep_on_cpu(path: Path) -> None:
+    """What the model is compared with runs on the CPU, whatever the machine has; all else is as the exporters say."""
+    config = read_config(path)
+    config.instance_group[0].kind = ModelInstanceGroup.KIND_CPU
+    path.write_text(config_text(config), encoding="utf-8")
+
+
+@contextmanager
+def serving(repository: Path, backend: str) -> Iterator[TritonServer]:
+    """A Triton with that ONNX Runtime backend, and no other in its place."""
+    with TritonServer(repository, onnx_backend=backend) as server:
+        if server.onnx_backend != backend:
+            raise BenchError(f"Triton was to run the {backend} backend and runs the {server.onnx_backend} one instead")
+        yield server
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median, and between what the values lie."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def print_columns(cells: Sequence[Sequence[str]]) -> None:
+    """A table on standard error; every line has as many cells as the first, the heads."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=sys.stderr)
 
 
 def free_port() -> int:

@@ -25,11 +25,21 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import psutil
-from benchmarks._shared import INPUT, MODELS, OUTPUT, Array, BenchError, Model, free_port
+from benchmarks._shared import (
+    INPUT,
+    MODELS,
+    OUTPUT,
+    Array,
+    BenchError,
+    Model,
+    free_port,
+    print_columns,
+    serving,
+    spread,
+)
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from tritium.client import TritiumError
-from tritium.server import TritonServer
 from tritium.server._process import BoundProcess
 
 HERE = Path(__file__).resolve().parent
@@ -144,9 +154,7 @@ def measure(names: Sequence[str], rounds: int, duration_s: int) -> list[Timing]:
 
 @contextmanager
 def triton(backend: str, models: Sequence[Model], folder: Path) -> Iterator[Side]:
-    with TritonServer(models[0].repository, onnx_backend=backend) as server:
-        if server.onnx_backend != backend:
-            raise BenchError(f"Triton was to run the {backend} backend and runs the {server.onnx_backend} one instead")
+    with serving(models[0].repository, backend) as server:
         port = int(server.http_url.rpartition(":")[2])
         yield Side(backend, port, server.pid, {model.name: _triton_call(model, folder) for model in models})
 
@@ -234,7 +242,7 @@ def compare(timings: Sequence[Timing], model: str, connections: int) -> dict[str
     sides: dict[str, dict[str, dict[str, float]]] = {}
     for side in dict.fromkeys(timing.side for timing in timings):
         mine = [item for item in timings if (item.model, item.connections, item.side) == (model, connections, side)]
-        sides[side] = {measure: _spread([getattr(timing, measure) for timing in mine]) for measure in measures}
+        sides[side] = {measure: spread([getattr(timing, measure) for timing in mine]) for measure in measures}
     measure, factor = TARGETS[model, connections]
     # The better of one and of two workers counts, at each level by what the target there is about.
     better = min if measure == "p50_ms" else max
@@ -272,18 +280,12 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{'p50' if measure == 'p50_ms' else 'rate'} {bound} {'met' if row['met'] else 'NOT met'}",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(), file=sys.stderr)
+    print_columns(cells)
 
 
 def _cell(side: Mapping[str, Mapping[str, float]]) -> str:
     rate = side["requests_per_s"]
     return f"{rate['median']:.0f} ({rate['min']:.0f}–{rate['max']:.0f}) {side['p50_ms']['median']:.2f}"
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def _triton_call(model: Model, folder: Path) -> Call:

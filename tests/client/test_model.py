@@ -17,10 +17,12 @@ from tritium.client import (
     ModelMetadata,
     ModelNotFoundError,
     Outputs,
+    RequestRecord,
     RequestRejectedError,
     TensorSpec,
 )
 from tritium.repository import GoldenCases, Repository
+from tritium.server import TritonServer
 
 Golden = dict[str, GoldenCases]
 A = np.array([[1, 2], [3, 4]], dtype=np.float32)
@@ -230,12 +232,11 @@ def test_unknown_output_is_refused_with_the_closest(svm: Model, pixels: NDArray[
         svm(pixels, outputs=["lable"])
 
 
-def test_refused_call_is_not_sent(pair: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[object] = []
-    monkeypatch.setattr(pair._client, "_infer", lambda request, *_: sent.append(request))
-    with pytest.raises(InputError):
-        pair(A.astype(np.float64), B)
-    assert sent == []
+def test_refused_call_is_not_sent(small_server: TritonServer) -> None:
+    records: list[RequestRecord] = []
+    with Client(small_server.http_url, on_request=records.append) as client, pytest.raises(InputError):
+        client.model("pair")(A.astype(np.float64), B)
+    assert {record.operation for record in records} == {"ModelMetadata", "ModelConfig", "ServerMetadata"}
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1.0, float("nan"), float("inf")])

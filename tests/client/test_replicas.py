@@ -64,10 +64,9 @@ def attempts(
     retries: Retries | None = None,
     timeout_s: float = 30.0,
     repeatable: bool = True,
-    resend: bool = True,
 ) -> Attempts[str]:
     replicas = Replicas(list(names), retries or Retries())
-    return Attempts(replicas, Deadline(timeout_s), repeatable=repeatable, resend=resend)
+    return Attempts(replicas, Deadline(timeout_s), repeatable=repeatable)
 
 
 # whose turn it is
@@ -182,8 +181,8 @@ def test_only_what_does_no_harm_is_tried_again(error: CallError, again: bool) ->
 @pytest.mark.parametrize("error", [unreachable(sent=True), ProtocolError("garbage")], ids=["broken", "garbage"])
 def test_what_may_have_run_is_not_sent_again_where_that_is_forbidden(error: CallError) -> None:
     with pytest.raises(type(error)):
-        attempts(resend=False).pause_s(error)
-    attempts(resend=False).pause_s(unreachable())
+        attempts(retries=Retries(resend=False)).pause_s(error)
+    attempts(retries=Retries(resend=False)).pause_s(unreachable())
 
 
 @pytest.mark.parametrize("error", [unreachable(), busy()], ids=["unreachable", "busy"])

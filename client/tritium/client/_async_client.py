@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from . import _queries as queries
 from ._answers import explained
 from ._async_model import AsyncModel
-from ._base import EXPLANATION_S, POLL_S, BaseClient, Call, checked_model, not_offered, told
+from ._base import EXPLANATION_S, POLL_S, BaseClient, checked_model, not_offered, record, told
 from ._contract import Contract
 from ._deadline import Deadline, positive
 from ._endpoint import Endpoint
@@ -20,10 +20,10 @@ from ._errors import CallError, InputError, ModelNotFoundError, ModelNotReadyErr
 from ._metadata import ModelStatus, numbers
 from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls
 from ._queries import Query
-from ._replicas import Replica
+from ._replicas import Attempts, Replica
 from ._request import InferAnswer, InferRequest
 from ._shared_memory import SharedMemory, guarded
-from ._trace import RequestRecord, trace_context
+from ._trace import RequestRecord
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class AsyncTransport(Protocol):
 
     endpoint: Endpoint
 
-    async def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+    async def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
 
     async def ask(self, query: Query, deadline: Deadline) -> Any:
@@ -138,7 +138,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
             TransportError: no server answered.
         """
         query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
-        return bool(await self._ask(query, self._deadline(None)))
+        return bool(await self._send(query, self._deadline(None)))
 
     async def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
         """Wait until the server, or a model on it, is ready; a server that is not there yet may still come.
@@ -151,7 +151,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         reason: CallError | None = None
         while deadline.left_s() > 0:
             try:
-                if await self._ask(query, deadline):
+                if await self._send(query, deadline):
                     return
             except CallError as exc:
                 reason = exc
@@ -173,8 +173,12 @@ class AsyncClient(BaseClient[AsyncTransport]):
         await self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
 
     async def statistics(self) -> dict[str, Any]:
-        """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute."""
-        return dict(numbers(await self._ask(queries.statistics(), self._deadline(None))))
+        """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute.
+
+        Raises:
+            InputError: the server is no Triton, and counts nothing.
+        """
+        return await self._statistics(queries.statistics())
 
     @asynccontextmanager
     async def shared_memory(self, size_bytes: int) -> AsyncIterator[SharedMemory]:
@@ -190,56 +194,41 @@ class AsyncClient(BaseClient[AsyncTransport]):
         if len(self._replicas.all) > 1:
             raise InputError("Shared memory needs a client of one server")
         with guarded(self, size_bytes) as region:
-            await self._ask(region.registration(), self._deadline(None))
+            await self._send(region.registration(), self._deadline(None))
             self._regions.append(region)
             try:
                 yield region
             finally:
                 self._regions.remove(region)
-                await self._ask(region.unregistration(), self._deadline(None))
+                await self._send(region.unregistration(), self._deadline(None))
 
     async def _models(self, deadline: Deadline) -> list[ModelStatus]:
-        return self._statuses(await self._ask(queries.repository_index(), deadline))
-
-    async def _ask(self, query: Query, deadline: Deadline, pinned: Replica[AsyncTransport] | None = None) -> Any:
-        async def send(transport: AsyncTransport) -> Any:
-            return await transport.ask(query, deadline)
-
-        return await self._tried(query, deadline, send, pinned)
+        return self._statuses(await self._send(queries.repository_index(), deadline))
 
     async def _ask_all(self, query: Query, deadline: Deadline) -> None:
         for replica in self._replicas.all:
-            await self._ask(query, deadline, replica)
+            await self._send(query, deadline, replica)
 
-    async def _infer(
-        self, request: InferRequest, deadline: Deadline, pinned: Replica[AsyncTransport] | None = None
-    ) -> InferAnswer:
-        traced = trace_context()
-
-        async def send(transport: AsyncTransport) -> InferAnswer:
-            return await transport.infer(request, deadline, traced)
-
-        return await self._tried(request, deadline, send, pinned)
-
-    async def _tried(
-        self,
-        call: Call,
-        deadline: Deadline,
-        send: Callable[[AsyncTransport], Awaitable[T]],
-        pinned: Replica[AsyncTransport] | None = None,
-    ) -> T:
-        """Send until there is an answer, or a failure that is for good."""
+    async def _send(
+        self, call: InferRequest | Query, deadline: Deadline, pinned: Replica[AsyncTransport] | None = None
+    ) -> Any:
+        """Send a request or a query until there is an answer, or a failure that is for good."""
         began_s = time.perf_counter()
         error: BaseException | None = None
-        attempts = self._attempts(deadline, call, pinned)
+        attempts = Attempts(self._replicas, deadline, repeatable=call.repeatable, pinned=pinned)
         try:
             while True:
+                replica = attempts.replica
                 try:
-                    answer = await send(attempts.replica.transport)
+                    if isinstance(call, InferRequest):
+                        answer: Any = await replica.transport.infer(call, deadline)
+                    else:
+                        answer = await replica.transport.ask(call, deadline)
                 except CallError as exc:
                     await asyncio.sleep(attempts.pause_s(told(exc, call)))
                 else:
-                    attempts.replica.succeeded()
+                    if replica.failures:
+                        replica.succeeded()
                     return answer
         except (ModelNotFoundError, ModelNotReadyError) as exc:
             error = await self._explained(exc) if call.operation != "RepositoryIndex" else exc
@@ -248,7 +237,8 @@ class AsyncClient(BaseClient[AsyncTransport]):
             error = exc
             raise
         finally:
-            self._observe(call, attempts, began_s, error)
+            if self._on_request is not None:
+                self._on_request(record(call, attempts, began_s, error))
 
     async def _explained(self, exc: ServerError) -> ServerError:
         """The same error with what there is instead, where the server tells."""
@@ -260,18 +250,28 @@ class AsyncClient(BaseClient[AsyncTransport]):
 
     async def _contract(self, name: str, version: str, deadline: Deadline) -> Contract:
         """What the server says of a model now."""
-        metadata = await self._ask(queries.model_metadata(name, version), deadline)
+        metadata = await self._send(queries.model_metadata(name, version), deadline)
         config = await self._if_offered(queries.model_config(name, version), deadline)
-        if self._server is None:
-            self._server = await self._if_offered(queries.server_metadata(), deadline) or {}
+        await self._ask_server(deadline)
         contract = self._contract_of(metadata, config, version)
         self._contracts[name, version] = contract
         return contract
 
+    async def _ask_server(self, deadline: Deadline) -> None:
+        """Know what the server says of itself."""
+        if self._server is None:
+            self._server = await self._if_offered(queries.server_metadata(), deadline) or {}
+
+    async def _statistics(self, query: Query) -> dict[str, Any]:
+        deadline = self._deadline(None)
+        await self._ask_server(deadline)
+        self._need("statistics")
+        return dict(numbers(await self._send(query, deadline)))
+
     async def _if_offered(self, query: Query, deadline: Deadline) -> Any:
         """The answer to what not every V2 server knows; None if this one does not."""
         try:
-            return await self._ask(query, deadline)
+            return await self._send(query, deadline)
         except ServerError as exc:
             if not_offered(exc):
                 return None

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _queries as queries
-from ._base import told
+from ._base import record, told
 from ._bulk import Rows, async_pipelined, checked_in_flight, refuse_iterator
 from ._contract import Arguments, Contract
 from ._deadline import Deadline
@@ -22,10 +22,10 @@ from ._handle import (
     refuse_decoupled,
     refuse_stream,
 )
-from ._metadata import ModelMetadata, numbers
+from ._metadata import ModelMetadata
+from ._replicas import Attempts
 from ._request import Parameter
 from ._tensors import Array
-from ._trace import trace_context
 
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
@@ -53,9 +53,13 @@ class AsyncModel(BaseModel):
         return (await self._declared(self._client._deadline(None))).config
 
     async def statistics(self) -> dict[str, Any]:
-        """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute."""
+        """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute.
+
+        Raises:
+            InputError: the server is no Triton, and counts nothing.
+        """
         query = queries.statistics(self.name, self.version)
-        return dict(numbers(await self._client._ask(query, self._client._deadline(None))))
+        return await self._client._statistics(query)
 
     async def __call__(
         self,
@@ -234,9 +238,9 @@ class AsyncModel(BaseModel):
 
         began_s = time.perf_counter()
         error: CallError | None = None
-        attempts = self._client._attempts(deadline, request, None)
+        attempts = Attempts(self._client._replicas, deadline, repeatable=False)
         transport: Any = attempts.replica.transport
-        answers = transport.stream(request, deadline, trace_context(), cancel=self._client._may_cancel)
+        answers = transport.stream(request, deadline, cancel=self._client._may_cancel)
         try:
             async for answer in answers:
                 yield request.reading.result(answer)
@@ -247,7 +251,8 @@ class AsyncModel(BaseModel):
             raise
         finally:
             await answers.aclose()
-            self._client._observe(request, attempts, began_s, error)
+            if self._client._on_request is not None:
+                self._client._on_request(record(request, attempts, began_s, error))
 
     def sequence(self, correlation_id: int | str | None = None) -> AsyncSequence:
         """A sequence of requests that belong together, for a model that keeps state between them.
@@ -283,8 +288,8 @@ class AsyncModel(BaseModel):
         request = contract.prepare(arguments)
         if request.reading.empty:
             return request.reading.result(contract.nothing())
-        answer = await self._client._infer(request, deadline)
-        if contract.changed(answer.version):
+        answer = await self._client._send(request, deadline)
+        if answer.version not in contract.versions and contract.changed(answer.version):
             self._forget()
         return request.reading.result(answer)
 
@@ -359,6 +364,6 @@ class AsyncSequence:
         contract.check_correlation(self.correlation_id)
         request = contract.prepare(arguments)
         request.repeatable = False
-        answer = await client._infer(request, deadline, self._replica)
+        answer = await client._send(request, deadline, self._replica)
         self._state.stepped(inputs, named, last=last)
         return request.reading.result(answer)

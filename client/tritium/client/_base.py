@@ -17,7 +17,7 @@ from ._endpoint import Endpoint
 from ._errors import CallError, DeadlineExceededError, InputError, ServerError
 from ._metadata import ModelMetadata, ModelStatus
 from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls, checked_headers
-from ._replicas import Attempts, Replica, Replicas
+from ._replicas import Attempts, Replicas
 from ._request import Place
 from ._tensors import Array
 from ._trace import RequestRecord
@@ -116,33 +116,22 @@ class BaseClient(Generic[T]):
         """How long a call may take: what it says itself, or the client's own."""
         return Deadline(self._timeout_s if timeout_s is None else positive(timeout_s))
 
-    def _attempts(self, deadline: Deadline, call: Call, pinned: Replica[T] | None) -> Attempts[T]:
-        resend = self._retries.resend
-        return Attempts(self._replicas, deadline, repeatable=call.repeatable, resend=resend, pinned=pinned)
-
-    def _observe(self, call: Call, attempts: Attempts[T], began_s: float, error: BaseException | None) -> None:
-        """Tell the hook of a call that is over."""
-        if self._on_request is None:
-            return
-        transport: Any = attempts.replica.transport
-        self._on_request(
-            RequestRecord(
-                operation=call.operation,
-                model=call.model,
-                version=call.version,
-                request_id=call.request_id,
-                url=str(transport.endpoint),
-                attempts=attempts.count,
-                duration_s=time.perf_counter() - began_s,
-                waited_s=attempts.waited_s,
-                error=error,
-            )
-        )
-
     def _contract_of(self, metadata: Any, config: Any, version: str) -> Contract:
         known = self._read(lambda: ModelMetadata.from_json(metadata, config))
         extensions = (self._server or {}).get("extensions") or ()
         return Contract(known, config, extensions, version, binary=self._over_grpc)
+
+    def _need(self, extension: str) -> None:
+        """Refuse what this server has not.
+
+        Raises:
+            InputError: it does not offer that extension of the V2 protocol.
+        """
+        offered = (self._server or {}).get("extensions") or ()
+        if extension not in offered:
+            raise InputError(
+                f"{self.url} has no {extension}; it offers {', '.join(sorted(offered)) or 'no extensions'}"
+            )
 
     @property
     def _may_cancel(self) -> bool:
@@ -183,6 +172,21 @@ class BaseClient(Generic[T]):
             if place is not None:
                 return place
         return None
+
+
+def record(call: Call, attempts: Attempts[Any], began_s: float, error: BaseException | None) -> RequestRecord:
+    """What the hook is told of a call that is over."""
+    return RequestRecord(
+        operation=call.operation,
+        model=call.model,
+        version=call.version,
+        request_id=call.request_id,
+        url=str(attempts.replica.transport.endpoint),
+        attempts=attempts.count,
+        duration_s=time.perf_counter() - began_s,
+        waited_s=attempts.waited_s,
+        error=error,
+    )
 
 
 def told(exc: CallError, call: Call) -> CallError:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from . import _queries as queries
 from ._answers import explained
-from ._base import EXPLANATION_S, POLL_S, BaseClient, Call, checked_model, not_offered, told
+from ._base import EXPLANATION_S, POLL_S, BaseClient, checked_model, not_offered, record, told
 from ._contract import Contract
 from ._deadline import Deadline, positive
 from ._endpoint import Endpoint
@@ -19,10 +19,10 @@ from ._metadata import ModelStatus, numbers
 from ._model import Model
 from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls
 from ._queries import Query
-from ._replicas import Replica
+from ._replicas import Attempts, Replica
 from ._request import InferAnswer, InferRequest
 from ._shared_memory import SharedMemory, guarded
-from ._trace import RequestRecord, trace_context
+from ._trace import RequestRecord
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Transport(Protocol):
 
     endpoint: Endpoint
 
-    def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+    def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
 
     def ask(self, query: Query, deadline: Deadline) -> Any:
@@ -137,7 +137,7 @@ class Client(BaseClient[Transport]):
             TransportError: no server answered.
         """
         query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
-        return bool(self._ask(query, self._deadline(None)))
+        return bool(self._send(query, self._deadline(None)))
 
     def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
         """Wait until the server, or a model on it, is ready; a server that is not there yet may still come.
@@ -150,7 +150,7 @@ class Client(BaseClient[Transport]):
         reason: CallError | None = None
         while deadline.left_s() > 0:
             try:
-                if self._ask(query, deadline):
+                if self._send(query, deadline):
                     return
             except CallError as exc:
                 reason = exc
@@ -172,8 +172,12 @@ class Client(BaseClient[Transport]):
         self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
 
     def statistics(self) -> dict[str, Any]:
-        """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute."""
-        return dict(numbers(self._ask(queries.statistics(), self._deadline(None))))
+        """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute.
+
+        Raises:
+            InputError: the server is no Triton, and counts nothing.
+        """
+        return self._statistics(queries.statistics())
 
     @contextmanager
     def shared_memory(self, size_bytes: int) -> Iterator[SharedMemory]:
@@ -189,52 +193,39 @@ class Client(BaseClient[Transport]):
         if len(self._replicas.all) > 1:
             raise InputError("Shared memory needs a client of one server")
         with guarded(self, size_bytes) as region:
-            self._ask(region.registration(), self._deadline(None))
+            self._send(region.registration(), self._deadline(None))
             self._regions.append(region)
             try:
                 yield region
             finally:
                 self._regions.remove(region)
-                self._ask(region.unregistration(), self._deadline(None))
+                self._send(region.unregistration(), self._deadline(None))
 
     def _models(self, deadline: Deadline) -> list[ModelStatus]:
-        return self._statuses(self._ask(queries.repository_index(), deadline))
-
-    def _ask(self, query: Query, deadline: Deadline, pinned: Replica[Transport] | None = None) -> Any:
-        def send(transport: Transport) -> Any:
-            return transport.ask(query, deadline)
-
-        return self._tried(query, deadline, send, pinned)
+        return self._statuses(self._send(queries.repository_index(), deadline))
 
     def _ask_all(self, query: Query, deadline: Deadline) -> None:
         for replica in self._replicas.all:
-            self._ask(query, deadline, replica)
+            self._send(query, deadline, replica)
 
-    def _infer(
-        self, request: InferRequest, deadline: Deadline, pinned: Replica[Transport] | None = None
-    ) -> InferAnswer:
-        traced = trace_context()
-
-        def send(transport: Transport) -> InferAnswer:
-            return transport.infer(request, deadline, traced)
-
-        return self._tried(request, deadline, send, pinned)
-
-    def _tried(
-        self, call: Call, deadline: Deadline, send: Callable[[Transport], T], pinned: Replica[Transport] | None = None
-    ) -> T:
-        """Send until there is an answer, or a failure that is for good."""
+    def _send(self, call: InferRequest | Query, deadline: Deadline, pinned: Replica[Transport] | None = None) -> Any:
+        """Send a request or a query until there is an answer, or a failure that is for good."""
         began_s = time.perf_counter()
         error: BaseException | None = None
-        attempts = self._attempts(deadline, call, pinned)
+        attempts = Attempts(self._replicas, deadline, repeatable=call.repeatable, pinned=pinned)
         try:
             while True:
+                replica = attempts.replica
                 try:
-                    answer = send(attempts.replica.transport)
+                    if isinstance(call, InferRequest):
+                        answer: Any = replica.transport.infer(call, deadline)
+                    else:
+                        answer = replica.transport.ask(call, deadline)
                 except CallError as exc:
                     time.sleep(attempts.pause_s(told(exc, call)))
                 else:
-                    attempts.replica.succeeded()
+                    if replica.failures:
+                        replica.succeeded()
                     return answer
         except (ModelNotFoundError, ModelNotReadyError) as exc:
             error = self._explained(exc) if call.operation != "RepositoryIndex" else exc
@@ -243,7 +234,8 @@ class Client(BaseClient[Transport]):
             error = exc
             raise
         finally:
-            self._observe(call, attempts, began_s, error)
+            if self._on_request is not None:
+                self._on_request(record(call, attempts, began_s, error))
 
     def _explained(self, exc: ServerError) -> ServerError:
         """The same error with what there is instead, where the server tells."""
@@ -255,18 +247,28 @@ class Client(BaseClient[Transport]):
 
     def _contract(self, name: str, version: str, deadline: Deadline) -> Contract:
         """What the server says of a model now."""
-        metadata = self._ask(queries.model_metadata(name, version), deadline)
+        metadata = self._send(queries.model_metadata(name, version), deadline)
         config = self._if_offered(queries.model_config(name, version), deadline)
-        if self._server is None:
-            self._server = self._if_offered(queries.server_metadata(), deadline) or {}
+        self._ask_server(deadline)
         contract = self._contract_of(metadata, config, version)
         self._contracts[name, version] = contract
         return contract
 
+    def _ask_server(self, deadline: Deadline) -> None:
+        """Know what the server says of itself."""
+        if self._server is None:
+            self._server = self._if_offered(queries.server_metadata(), deadline) or {}
+
+    def _statistics(self, query: Query) -> dict[str, Any]:
+        deadline = self._deadline(None)
+        self._ask_server(deadline)
+        self._need("statistics")
+        return dict(numbers(self._send(query, deadline)))
+
     def _if_offered(self, query: Query, deadline: Deadline) -> Any:
         """The answer to what not every V2 server knows; None if this one does not."""
         try:
-            return self._ask(query, deadline)
+            return self._send(query, deadline)
         except ServerError as exc:
             if not_offered(exc):
                 return None

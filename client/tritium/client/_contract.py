@@ -59,6 +59,7 @@ class Contract:
     """What is known of a model on a server.
 
     Attributes:
+        versions: those that are served.
         decoupled: whether a request may have any number of answers.
         stateless: whether running a request twice leaves everything as running it once does.
 
@@ -86,6 +87,7 @@ class Contract:
         self._version = version
         self._binary = binary or "binary_tensor_data" in self.extensions
         self._queue_timeout = "schedule_policy" in self.extensions
+        self.versions = metadata.versions
         self._declared = tuple(spec.name for spec in metadata.outputs)
         self._dtypes = tuple(numpy_dtype(spec.dtype) for spec in metadata.inputs)
         self._layouts: dict[Any, Layout] = {}
@@ -105,11 +107,10 @@ class Contract:
 
     def changed(self, version: str) -> bool:
         """Whether an answer of that version shows that the model is not the one that is known any more."""
-        known = self.metadata.versions
-        if not version or self._version or version in known:
+        if self._version or version in self.versions:
             return False
         # Some V2 servers have words there that are no version numbers.
-        return version.isdecimal() and any(item.isdecimal() for item in known)
+        return version.isdecimal() and any(known.isdecimal() for known in self.versions)
 
     def prepare(self, arguments: Arguments) -> InferRequest:
         """Make a request of a call.
@@ -118,8 +119,10 @@ class Contract:
             InputError: an input or output is missing or unknown, or a dtype or shape does not fit.
         """
         key = self._plan_key(arguments)
-        if key is not None and key in self._plans:
-            return self._planned(arguments, *self._plans[key])
+        plan = self._plans.get(key)
+        if plan is not None:  # a call like one before: another axis changes nothing about the values
+            data = [to_binary(array) for array in arguments.inputs] if self._binary else []
+            return self._requested(*plan, arguments.inputs, data, arguments)
         metadata = self.metadata
         values, chosen = self._by_name(arguments.inputs, arguments.named)
         specs = self._specs(values)
@@ -137,6 +140,8 @@ class Contract:
                 "predict() takes any number and splits them"
             )
         out = self._out(arguments)
+        if arguments.top_k and "classification" not in self.extensions:
+            raise InputError(f"The server of {self._name!r} ranks no classes: call the model, and rank its output")
         if arguments.top_k and not all(array.size for array in arrays.values()):
             # Triton 2.51 itself dies of classes of nothing.
             raise InputError(f"classify() of {self._name!r} needs at least one row")
@@ -170,12 +175,6 @@ class Contract:
                 return None
             shapes.append(value.shape)
         return arguments.outputs, *shapes
-
-    def _planned(self, arguments: Arguments, layout: Layout, reading: Reading) -> InferRequest:
-        """A call like one before. That an axis was added makes no difference to the values, nor to their bytes."""
-        arrays = arguments.inputs
-        data = [to_binary(array) for array in arrays] if self._binary else []
-        return self._requested(layout, reading, arrays, data, arguments)
 
     def nothing(self) -> InferAnswer:
         """The answer to no rows: outputs without any. An axis of any length is taken to be of none."""
@@ -250,7 +249,7 @@ class Contract:
             array = arrays[spec.name]
             place = arguments.locate(array) if arguments.locate is not None else None
             size = 0
-            if place is None and (self._binary or spec.dtype != "BYTES"):
+            if place is None and self._binary:
                 encoded = to_binary(array)
                 size = len(encoded)
                 data.append(encoded)

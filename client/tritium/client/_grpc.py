@@ -41,20 +41,18 @@ class GrpcTransport:
         else:
             self._channel = grpc.insecure_channel(endpoint.address, options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # The generated stub would serialise the message, which is serialised already.
-        self._infer = self._channel.unary_unary(
-            f"{wire.SERVICE}/ModelInfer", response_deserializer=service_pb2.ModelInferResponse.FromString
-        )
+        # The generated stub would serialise the message, which is serialised already, and take the answer apart.
+        self._infer = self._channel.unary_unary(f"{wire.SERVICE}/ModelInfer")
         self._stream = self._channel.stream_stream(
             f"{wire.SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
         )
         self._forked = False
         _TRANSPORTS.add(self)
 
-    def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+    def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
         left_s = self._left_s(deadline)
-        sent, headers = wire.serialise(request, left_s), wire.request_metadata(self._metadata, request, traced)
+        sent, headers = wire.serialise(request, left_s), wire.request_metadata(self._metadata, request)
         try:
             response = self._infer(sent, timeout=left_s, metadata=headers)
         except (grpc.RpcError, ValueError) as exc:
@@ -72,14 +70,12 @@ class GrpcTransport:
             raise self._failed(exc, query.model, deadline) from exc
         return wire.result(query, response)
 
-    def stream(
-        self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str], *, cancel: bool
-    ) -> Iterator[InferAnswer]:
+    def stream(self, request: InferRequest, deadline: Deadline, *, cancel: bool) -> Iterator[InferAnswer]:
         """Run a model that answers any number of times; `cancel` says whether leaving early may cancel it."""
         left_s = self._left_s(deadline)
         # One request, and no more: the server ends the stream after its last answer.
         messages = iter([wire.serialise(request, left_s)])
-        headers = wire.request_metadata(self._metadata, request, traced)
+        headers = wire.request_metadata(self._metadata, request)
         try:
             call = self._stream(messages, timeout=left_s, metadata=headers)
         except ValueError as exc:
@@ -89,7 +85,7 @@ class GrpcTransport:
                 if message.error_message:
                     raise wire.stream_error(message.error_message, self.endpoint, request.model)
                 if message.infer_response.outputs:
-                    yield wire.answer(request, message.infer_response, self.endpoint)
+                    yield wire.read(request, message.infer_response, self.endpoint)
         except grpc.RpcError as exc:
             raise self._failed(exc, request.model, deadline) from exc
         finally:

@@ -57,19 +57,17 @@ class AsyncGrpcTransport:
         else:
             self._channel = grpc.aio.insecure_channel(address, self._options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # The generated stub would serialise the message, which is serialised already.
-        self._infer = self._channel.unary_unary(
-            f"{wire.SERVICE}/ModelInfer", response_deserializer=service_pb2.ModelInferResponse.FromString
-        )
+        # The generated stub would serialise the message, which is serialised already, and take the answer apart.
+        self._infer = self._channel.unary_unary(f"{wire.SERVICE}/ModelInfer")
         self._stream = self._channel.stream_stream(
             f"{wire.SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
         )
 
-    async def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+    async def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
         self._opened()
         left_s = deadline.need_s(self.endpoint)
-        sent, headers = wire.serialise(request, left_s), wire.request_metadata(self._metadata, request, traced)
+        sent, headers = wire.serialise(request, left_s), wire.request_metadata(self._metadata, request)
         try:
             response = await self._infer(sent, timeout=left_s, metadata=headers)
         except (grpc.RpcError, grpc.aio.UsageError) as exc:
@@ -90,22 +88,20 @@ class AsyncGrpcTransport:
             raise self._failed(exc, query.model, deadline) from exc
         return wire.result(query, response)
 
-    async def stream(
-        self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str], *, cancel: bool
-    ) -> AsyncIterator[InferAnswer]:
+    async def stream(self, request: InferRequest, deadline: Deadline, *, cancel: bool) -> AsyncIterator[InferAnswer]:
         """Run a model that answers any number of times; `cancel` says whether leaving early may cancel it."""
         self._opened()
         left_s = deadline.need_s(self.endpoint)
         # One request, and no more: the server ends the stream after its last answer.
         messages = iter([wire.serialise(request, left_s)])
-        headers = wire.request_metadata(self._metadata, request, traced)
+        headers = wire.request_metadata(self._metadata, request)
         call = self._stream(messages, timeout=left_s, metadata=headers)
         try:
             async for message in call:
                 if message.error_message:
                     raise wire.stream_error(message.error_message, self.endpoint, request.model)
                 if message.infer_response.outputs:
-                    yield wire.answer(request, message.infer_response, self.endpoint)
+                    yield wire.read(request, message.infer_response, self.endpoint)
         except grpc.RpcError as exc:
             raise self._failed(exc, request.model, deadline) from exc
         finally:

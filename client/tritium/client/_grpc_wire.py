@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 import numpy as np
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from . import _answers as answers
 from ._deadline import Deadline
-from ._encoding import from_binary, from_json_list
+from ._encoding import Data, from_binary, from_json_list
 from ._endpoint import Endpoint
 from ._errors import InputError, TritiumError
 from ._options import Limits, Tls
 from ._queries import Query
-from ._request import InferAnswer, InferRequest, Layout, Parameter, queue_timeout_us
-from ._tensors import Array
+from ._request import KEPT_ANSWERS, InferAnswer, InferRequest, Layout, Parameter, queue_timeout_us
+from ._tensors import Array, numpy_dtype
+from ._trace import trace_context
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -33,6 +35,8 @@ SERVICE = "/inference.GRPCInferenceService"
 _MOST_BYTES = 2**31 - 1
 # Field 7, raw_input_contents, whose length follows.
 _RAW_INPUT = b"\x3a"
+# Field 6 of an answer, raw_output_contents, likewise.
+_RAW_OUTPUT = b"\x32"
 # Where a server that takes no raw tensors puts values.
 _CONTENTS: Mapping[str, str] = {
     "BOOL": "bool_contents",
@@ -57,6 +61,16 @@ _BROKEN = re.compile(
     r"end of (file|tcp stream)|http1\.x|frame|connection (aborted|closed|dropped)|too_many_pings",
     re.IGNORECASE,
 )
+
+
+class _Cuts(NamedTuple):
+    """How an answer is cut: all before its tensors, without the id; and name, dtype, start and end of each tensor."""
+
+    begin: int
+    said: bytes
+    version: str
+    shapes: dict[str, tuple[int, ...]]
+    places: list[tuple[str, np.dtype[Any], int, int]]
 
 
 def channel_options(endpoint: Endpoint, limits: Limits) -> list[tuple[str, int]]:
@@ -86,10 +100,10 @@ def metadata(headers: Mapping[str, str]) -> Metadata:
     return tuple((name.lower(), value) for name, value in headers.items())
 
 
-def request_metadata(fixed: Metadata, request: InferRequest, traced: Mapping[str, str]) -> Metadata:
+def request_metadata(fixed: Metadata, request: InferRequest) -> Metadata:
     """What goes with one request: proxies cannot read the id in the message."""
     named = (("x-request-id", request.request_id),) if request.request_id.isascii() else ()
-    return (*fixed, *named, *traced.items())
+    return (*fixed, *named, *trace_context().items())
 
 
 def serialise(request: InferRequest, left_s: float) -> bytes:
@@ -101,18 +115,60 @@ def serialise(request: InferRequest, left_s: float) -> bytes:
     layout = request.layout
     if layout.message is None:
         layout.message = _layout_message(layout)
-    parts: list[Any] = [layout.message, _said(request, left_s)]
-    total = 0
+    parts: list[Data] = [layout.message, _said(request, left_s)]
     for data in request.data:
-        size = len(data)
-        total += size
-        parts += (_RAW_INPUT, _varint(size), data)
-    if total > _MOST_BYTES:
-        raise InputError(f"The inputs have {total} bytes; gRPC carries at most {_MOST_BYTES}: use HTTP, or fewer rows")
+        parts += (_RAW_INPUT, _varint(len(data)), data)
+    if layout.sent_bytes > _MOST_BYTES:
+        raise InputError(
+            f"The inputs have {layout.sent_bytes} bytes; gRPC carries at most {_MOST_BYTES}: use HTTP, or fewer rows"
+        )
     return b"".join(parts)
 
 
-def answer(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAnswer:
+def answer(request: InferRequest, data: bytes, endpoint: Endpoint) -> InferAnswer:
+    """What a serialised ModelInferResponse says.
+
+    One that differs from another of the same layout in nothing but its id and its values is known already: its raw
+    tensors lie at the same places, after all the rest.
+
+    Raises:
+        ProtocolError: it is no answer to this request.
+    """
+    cuts = request.layout.answers.get(len(data))
+    if cuts is not None and data[: cuts.begin].replace(request.request_id.encode(), b"", 1) == cuts.said:
+        view = memoryview(data)
+        # The message's own bytes may not be written to; an answer's arrays may.
+        arrays: dict[str, Array | None] = {
+            name: np.frombuffer(bytearray(view[start:end]), dtype).reshape(cuts.shapes[name])
+            for name, dtype, start, end in cuts.places
+        }
+        return InferAnswer(arrays, cuts.shapes, cuts.version, request.request_id)
+    try:
+        response = service_pb2.ModelInferResponse.FromString(data)
+    except DecodeError as exc:
+        raise answers.no_answer(endpoint, exc) from exc
+    found = read(request, response, endpoint)
+    if cuts is None and found.request_id and len(request.layout.answers) < KEPT_ANSWERS:
+        _keep(request, data, response, found)
+    return found
+
+
+def _keep(request: InferRequest, data: bytes, response: Any, found: InferAnswer) -> None:
+    """Remember where the tensors of an answer lie, if they all lie at its end and have fixed lengths."""
+    raw, outputs = response.raw_output_contents, response.outputs
+    if len(raw) != len(outputs) or any(out.datatype == "BYTES" or out.name in request.layout.placed for out in outputs):
+        return
+    places, end = [], len(data)
+    for output, values in zip(reversed(outputs), reversed(raw), strict=True):
+        places.append((output.name, numpy_dtype(output.datatype), end - len(values), end))
+        end -= len(values) + len(_varint(len(values))) + 1
+    begin = end
+    if b"".join(_RAW_OUTPUT + _varint(len(values)) + values for values in raw) == data[begin:]:
+        said = data[:begin].replace(request.request_id.encode(), b"", 1)
+        request.layout.answers[len(data)] = _Cuts(begin, said, found.version, found.shapes, places)
+
+
+def read(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAnswer:
     """What a ModelInferResponse says.
 
     Raises:
@@ -120,22 +176,20 @@ def answer(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAns
     """
     if response.id and response.id != request.request_id:
         raise answers.no_answer(endpoint, "it is the answer to another request")
-    placed = request.layout.placed
     raw = response.raw_output_contents
     arrays: dict[str, Array | None] = {}
     shapes = {}
     try:
         for index, output in enumerate(response.outputs):
             shape = shapes[output.name] = tuple(output.shape)
-            if output.name in placed:
+            if output.name in request.layout.placed:
                 arrays[output.name] = None
             elif index < len(raw):
-                # The message's own bytes may not be written to; an answer's arrays may.
-                data: Array = np.frombuffer(bytearray(raw[index]), np.uint8)
-                arrays[output.name] = from_binary(data, output.datatype, shape)
+                values: Array = np.frombuffer(bytearray(raw[index]), np.uint8)
+                arrays[output.name] = from_binary(values, output.datatype, shape)
             else:
-                values = list(getattr(output.contents, _CONTENTS[output.datatype]))
-                arrays[output.name] = from_json_list(values, output.datatype, shape)
+                listed = list(getattr(output.contents, _CONTENTS[output.datatype]))
+                arrays[output.name] = from_json_list(listed, output.datatype, shape)
     except (ValueError, KeyError, TypeError) as exc:
         raise answers.no_answer(endpoint, f"{type(exc).__name__}: {exc}") from exc
     return InferAnswer(arrays, shapes, response.model_version, response.id)
@@ -170,6 +224,8 @@ def failure(exc: grpc.RpcError, endpoint: Endpoint, model: str | None, deadline:
             return answers.no_server(endpoint, text, sent=False)
         if _BROKEN.search(text):
             return answers.no_server(endpoint, text, sent=True)
+    if "deserializing" in text:
+        return answers.no_answer(endpoint, text)
     if status == "RESOURCE_EXHAUSTED" and "message larger than max" in text:
         status = "INVALID_ARGUMENT"
     retry_after = dict(exc.trailing_metadata() or ()).get("retry-after", "")

@@ -59,9 +59,9 @@ class HttpTransport:
         self._changed = threading.Condition()
         self._closed = False
 
-    def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+    def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
-        parts = self._wire.inference(request, deadline.need_s(self.endpoint), traced)
+        parts = self._wire.inference(request, deadline.need_s(self.endpoint))
         connection = self._take(deadline)
         try:
             return self._wire.answer(request, connection.exchange(parts, deadline))

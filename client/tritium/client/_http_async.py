@@ -44,9 +44,9 @@ class AsyncHttpTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    async def infer(self, request: InferRequest, deadline: Deadline, traced: Mapping[str, str]) -> InferAnswer:
+    async def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
-        parts = self._wire.inference(request, deadline.need_s(self.endpoint), traced)
+        parts = self._wire.inference(request, deadline.need_s(self.endpoint))
         connection, reader = await self._exchange(parts, deadline)
         try:
             return self._wire.answer(request, reader)

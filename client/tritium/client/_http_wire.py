@@ -18,13 +18,12 @@ from ._endpoint import Endpoint
 from ._errors import ServerError
 from ._http_reader import ResponseReader
 from ._queries import Query
-from ._request import InferAnswer, InferRequest, Parameter, queue_timeout_us
+from ._request import KEPT_ANSWERS, InferAnswer, InferRequest, Parameter, queue_timeout_us
 from ._tensors import Array, numpy_dtype
+from ._trace import trace_context
 
 # What a server that lies about its errors may say in an error message of ours.
 _LONGEST_MESSAGE = 2_000
-# Ways to take an answer apart that a layout keeps.
-_KEPT_ANSWERS = 64
 _KINDS = {True: "application/octet-stream", False: "application/json"}
 # The version that ran, the shapes by name, and name, dtype, start and end of each tensor in the body.
 _Cuts: TypeAlias = tuple[str, dict[str, tuple[int, ...]], list[tuple[str, "np.dtype[Any]", int, int]]]
@@ -47,14 +46,14 @@ class HttpWire:
         """Headers may be secrets and are left out."""
         return f"HttpWire({str(self._endpoint)!r})"
 
-    def inference(self, request: InferRequest, left_s: float, traced: Mapping[str, str]) -> list[Data]:
+    def inference(self, request: InferRequest, left_s: float) -> list[Data]:
         """A request to run a model: the head with the JSON, then each tensor's own bytes."""
         layout, request_id = request.layout, request.request_id
         said = f'{{"id":{_quoted(request_id)},{_parameters(request, left_s)},'
         header = f"{said}{layout.binary_json if request.binary else layout.plain_json(request.arrays)}".encode()
         length = len(header)
         extra = f"X-Request-ID: {request_id}\r\n" if request_id.isascii() else ""
-        for name, value in traced.items():
+        for name, value in trace_context().items():
             extra += f"{name}: {value}\r\n"
         if request.binary:
             extra += f"Inference-Header-Content-Length: {length}\r\n"
@@ -163,7 +162,7 @@ def _decode(request: InferRequest, response: ResponseReader) -> InferAnswer:
     cuts = kept.get(known_by)
     if cuts is None:
         answer, cuts = _read(request, json.loads(text), body, length)
-        if cuts is not None and len(kept) < _KEPT_ANSWERS and answer.request_id:
+        if cuts is not None and len(kept) < KEPT_ANSWERS and answer.request_id:
             kept[known_by] = cuts
         return answer
     version, shapes, places = cuts

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _queries as queries
-from ._base import told
+from ._base import record, told
 from ._bulk import Rows, checked_in_flight, pipelined, refuse_iterator
 from ._contract import Arguments, Contract
 from ._deadline import Deadline
@@ -22,10 +22,10 @@ from ._handle import (
     refuse_decoupled,
     refuse_stream,
 )
-from ._metadata import ModelMetadata, numbers
+from ._metadata import ModelMetadata
+from ._replicas import Attempts
 from ._request import Parameter
 from ._tensors import Array
-from ._trace import trace_context
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -55,9 +55,13 @@ class Model(BaseModel):
         return self._declared(self._client._deadline(None)).config
 
     def statistics(self) -> dict[str, Any]:
-        """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute."""
+        """Triton's counters of the served versions: requests, batch sizes formed, nanoseconds in queue and compute.
+
+        Raises:
+            InputError: the server is no Triton, and counts nothing.
+        """
         query = queries.statistics(self.name, self.version)
-        return dict(numbers(self._client._ask(query, self._client._deadline(None))))
+        return self._client._statistics(query)
 
     def __call__(
         self,
@@ -234,10 +238,10 @@ class Model(BaseModel):
         def answers() -> Iterator[Any]:
             began_s = time.perf_counter()
             error: CallError | None = None
-            attempts = self._client._attempts(deadline, request, None)
+            attempts = Attempts(self._client._replicas, deadline, repeatable=False)
             transport: Any = attempts.replica.transport
             try:
-                for answer in transport.stream(request, deadline, trace_context(), cancel=cancel):
+                for answer in transport.stream(request, deadline, cancel=cancel):
                     yield request.reading.result(answer)
                 attempts.replica.succeeded()
             except CallError as exc:
@@ -245,7 +249,8 @@ class Model(BaseModel):
                 attempts.replica.failed(told(exc, request))
                 raise
             finally:
-                self._client._observe(request, attempts, began_s, error)
+                if self._client._on_request is not None:
+                    self._client._on_request(record(request, attempts, began_s, error))
 
         return answers()
 
@@ -283,8 +288,8 @@ class Model(BaseModel):
         request = contract.prepare(arguments)
         if request.reading.empty:
             return request.reading.result(contract.nothing())
-        answer = self._client._infer(request, deadline)
-        if contract.changed(answer.version):
+        answer = self._client._send(request, deadline)
+        if answer.version not in contract.versions and contract.changed(answer.version):
             self._forget()
         return request.reading.result(answer)
 
@@ -359,7 +364,7 @@ class Sequence:
         contract.check_correlation(self.correlation_id)
         request = contract.prepare(arguments)
         request.repeatable = False
-        answer = client._infer(request, deadline, self._replica)
+        answer = client._send(request, deadline, self._replica)
         self._state.stepped(inputs, named, last=last)
         return request.reading.result(answer)
 

@@ -24,7 +24,7 @@ def main() -> None:
 
     tls = Tls(**task["tls"]) if any(task["tls"].values()) else None
     with suppress(TritiumError), Client(task["url"], headers=task["headers"], tls=tls) as client:
-        client._ask(unregister_shared_memory(task["name"]), Deadline(30.0))
+        client._send(unregister_shared_memory(task["name"]), Deadline(30.0))
 
 
 if __name__ == "__main__":

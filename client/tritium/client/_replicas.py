@@ -36,31 +36,31 @@ class Replica(Generic[T]):
 
     Attributes:
         transport: the way to it.
+        failures: how often in a row it has failed.
         out_until_s: when it is asked again, as :func:`time.monotonic` counts; 0 while it is well.
     """
 
-    __slots__ = ("_failures", "_trouble", "out_until_s", "transport")
+    __slots__ = ("_trouble", "failures", "out_until_s", "transport")
 
     def __init__(self, transport: T) -> None:
         self.transport = transport
         self.out_until_s = 0.0
-        self._failures = 0
+        self.failures = 0
         self._trouble = 0.0
 
     def succeeded(self) -> None:
         """It answered."""
-        if self._failures:
-            self._failures, self._trouble, self.out_until_s = 0, 0.0, 0.0
+        self.failures, self._trouble, self.out_until_s = 0, 0.0, 0.0
 
     def failed(self, exc: CallError) -> None:
         """It did not, or said that it cannot now. It is left alone for longer each time."""
         if not _is_the_servers_fault(exc):
             self.succeeded()
             return
-        self._failures += 1
+        self.failures += 1
         self._trouble += 1 / _BUSY_IN_A_ROW if isinstance(exc, ServerError) else 1
         if self._trouble >= 1 - 1e-9:
-            doubled = _SHORTEST_EJECTION_S * 2 ** min(self._failures - 1, 10)
+            doubled = _SHORTEST_EJECTION_S * 2 ** min(self.failures - 1, 10)
             self.out_until_s = time.monotonic() + min(_LONGEST_EJECTION_S, doubled) * random.uniform(0.8, 1.2)  # noqa: S311
 
 
@@ -81,8 +81,6 @@ class Replicas(Generic[T]):
 
     def choose(self, avoided: Sequence[Replica[T]] = ()) -> Replica[T]:
         """The next one in turn that is well and not among those avoided, if there is any."""
-        if self._single is not None:
-            return self._single
         with self._lock:
             self._turn = (self._turn + 1) % len(self.all)
             order = self.all[self._turn :] + self.all[: self._turn]
@@ -92,11 +90,12 @@ class Replicas(Generic[T]):
         # If none is well, the one whose time is up first may be well again.
         return (fresh or well or [min(order, key=lambda replica: replica.out_until_s)])[0]
 
-    def earn(self) -> None:
-        """A call was made: it pays for a part of a retry."""
+    def next(self) -> Replica[T]:
+        """The one to ask first in a new call, which pays for a part of a retry."""
         if self._tokens < _FIRST_RETRIES:
             with self._lock:
                 self._tokens = min(_FIRST_RETRIES, self._tokens + self.retries.budget)
+        return self._single or self.choose()
 
     def spend(self) -> bool:
         """Take a retry from the budget; whether there was one."""
@@ -114,11 +113,10 @@ class Attempts(Generic[T]):
         replicas: who may be asked.
         deadline: the time of all tries together.
         repeatable: whether the call may be made again at all.
-        resend: whether also after it may have run.
         pinned: the only one that may be asked, where it matters.
     """
 
-    __slots__ = ("_deadline", "_repeatable", "_replicas", "_resend", "_tried", "count", "replica", "waited_s")
+    __slots__ = ("_deadline", "_repeatable", "_replicas", "_tried", "count", "replica", "waited_s")
 
     def __init__(
         self,
@@ -126,18 +124,15 @@ class Attempts(Generic[T]):
         deadline: Deadline,
         *,
         repeatable: bool = True,
-        resend: bool = True,
         pinned: Replica[T] | None = None,
     ) -> None:
         self._replicas = replicas
         self._deadline = deadline
         self._repeatable = repeatable
-        self._resend = resend
         self._tried: list[Replica[T]] = []
         self.count = 1
         self.waited_s = 0.0
-        self.replica = replicas.choose() if pinned is None else pinned
-        replicas.earn()
+        self.replica = replicas.next() if pinned is None else pinned
 
     def pause_s(self, exc: CallError) -> float:
         """After a failure: how long to wait before `replica`, which may be another one now, is asked again.
@@ -174,7 +169,7 @@ class Attempts(Generic[T]):
             turned_away = exc.status in ("503", "UNAVAILABLE") and isinstance(exc, ServerBusyError | ModelNotReadyError)
             return turned_away or (exc.status in ("429", "RESOURCE_EXHAUSTED") and exc.retry_after_s is not None)
         if isinstance(exc, ConnectFailedError | ProtocolError):
-            return not exc.sent or self._resend
+            return not exc.sent or self._replicas.retries.resend
         return False
 
 

@@ -18,6 +18,8 @@ from ._reading import Reading
 from ._tensors import Array, TensorSpec
 
 Parameter: TypeAlias = bool | int | float | str
+# Ways to take an answer apart that a layout keeps.
+KEPT_ANSWERS = 64
 NO_PARAMETERS: Mapping[str, Parameter] = {}
 
 
@@ -54,7 +56,7 @@ class Layout:
     Attributes:
         outputs: those that are asked for; empty for all.
         message: this part of gRPC's message, once it was made.
-        answers: how answers over HTTP are taken apart, by their JSON without the id.
+        answers: how answers are taken apart, by what the protocol tells them from others of this layout by.
     """
 
     model: str
@@ -62,7 +64,7 @@ class Layout:
     inputs: tuple[InputSlot, ...]
     outputs: tuple[OutputSlot, ...]
     message: bytes | None = None
-    answers: dict[bytes, Any] = field(default_factory=dict)
+    answers: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def path(self) -> str:
