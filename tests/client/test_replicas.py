@@ -107,6 +107,19 @@ def test_server_that_cannot_be_reached_is_left_alone_for_longer_each_time(clock:
     assert out_s == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
+def test_calls_that_were_under_way_together_count_once(clock: Clock) -> None:
+    replicas = Replicas(["a", "b"], Retries())
+    for _ in range(20):
+        replicas.all[0].failed(unreachable())
+    assert replicas.all[0].out_until_s == clock.now_s + 0.5
+
+
+def test_turning_to_another_server_that_is_well_costs_nothing_of_the_budget(clock: Clock) -> None:
+    replicas = Replicas(["a", "b"], Retries(budget=0))
+    for _ in range(50):
+        assert Attempts(replicas, Deadline(30), pinned=replicas.all[0]).pause_s(unreachable()) == 0
+
+
 def test_server_that_answers_again_is_well(clock: Clock) -> None:
     replicas = Replicas(["a", "b"], Retries())
     broken = replicas.all[0]
@@ -136,6 +149,7 @@ def test_server_that_refuses_one_request_stays(error: CallError) -> None:
 def test_when_all_are_left_alone_the_one_whose_time_is_up_first_is_asked(clock: Clock) -> None:
     replicas = Replicas(["a", "b"], Retries())
     replicas.all[0].failed(unreachable())
+    clock.now_s = replicas.all[0].out_until_s
     replicas.all[0].failed(unreachable())
     replicas.all[1].failed(unreachable())
     assert {replicas.choose().transport for _ in range(4)} == {"b"}
@@ -173,42 +187,37 @@ def test_only_what_does_no_harm_is_tried_again(error: CallError, again: bool) ->
         trying.pause_s(error)
         assert trying.count == 2
     else:
-        with pytest.raises(type(error)) as caught:
-            trying.pause_s(error)
-        assert caught.value is error
+        assert trying.pause_s(error) is None
 
 
 @pytest.mark.parametrize("error", [unreachable(sent=True), ProtocolError("garbage")], ids=["broken", "garbage"])
 def test_what_may_have_run_is_not_sent_again_where_that_is_forbidden(error: CallError) -> None:
-    with pytest.raises(type(error)):
-        attempts(retries=Retries(resend=False)).pause_s(error)
-    attempts(retries=Retries(resend=False)).pause_s(unreachable())
+    assert attempts(retries=Retries(resend=False)).pause_s(error) is None
+    assert attempts(retries=Retries(resend=False)).pause_s(unreachable()) is not None
 
 
 @pytest.mark.parametrize("error", [unreachable(), busy()], ids=["unreachable", "busy"])
 def test_what_must_not_be_repeated_is_not(error: CallError) -> None:
-    with pytest.raises(type(error)):
-        attempts(repeatable=False).pause_s(error)
+    assert attempts(repeatable=False).pause_s(error) is None
 
 
 def test_as_many_tries_are_made_as_are_allowed() -> None:
     trying = attempts(retries=Retries(attempts=4))
     for _ in range(3):
         trying.pause_s(busy())
-    with pytest.raises(ServerBusyError):
-        trying.pause_s(busy())
+    assert trying.pause_s(busy()) is None
     assert trying.count == 4
 
 
 def test_pauses_double_up_to_the_longest(clock: Clock) -> None:
     trying = attempts(retries=Retries(attempts=7, backoff_s=0.1, max_backoff_s=0.5))
     clock.now_s = trying._deadline.ends_s - 30
-    assert [round(trying.pause_s(busy()), 3) for _ in range(6)] == [0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
+    assert [trying.pause_s(busy()) for _ in range(6)] == [0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
     assert trying.waited_s == pytest.approx(2.2)
 
 
 def test_pauses_differ_from_client_to_client() -> None:
-    pauses = {attempts(retries=Retries(backoff_s=1.0)).pause_s(busy()) for _ in range(20)}
+    pauses = {attempts(retries=Retries(backoff_s=1.0)).pause_s(busy()) or 0.0 for _ in range(20)}
     assert len(pauses) == 20
     assert all(0 <= pause_s <= 1 for pause_s in pauses)
 
@@ -225,8 +234,7 @@ def test_the_time_that_the_server_names_is_waited() -> None:
 
 
 def test_no_pause_is_begun_that_would_outlast_the_call() -> None:
-    with pytest.raises(ServerBusyError):
-        attempts(timeout_s=5.0).pause_s(busy("429", after_s=7.0))
+    assert attempts(timeout_s=5.0).pause_s(busy("429", after_s=7.0)) is None
 
 
 def test_budget_runs_dry_and_is_earned_again() -> None:
@@ -234,9 +242,8 @@ def test_budget_runs_dry_and_is_earned_again() -> None:
 
     def tries() -> int:
         trying = Attempts(replicas, Deadline(30))
-        with pytest.raises(ServerBusyError):
-            while True:
-                trying.pause_s(busy())
+        while trying.pause_s(busy()) is not None:
+            pass
         return trying.count - 1
 
     assert tries() == 10

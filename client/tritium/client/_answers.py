@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 
 from . import _errors as errors
 from ._contract import closest
@@ -14,6 +16,7 @@ from ._metadata import ModelStatus
 _BY_MESSAGE: Sequence[tuple[str, type[errors.ServerError]]] = (
     (r"no available versions|is not at ready state|is not ready", errors.ModelNotReadyError),
     (r"^Request for unknown model|^requested model '.*' is not available", errors.ModelNotFoundError),
+    (r"unable to find .*shared memory", errors.RequestRejectedError),
     (r"exceeds maximum queue size|server is (exiting|stopping)|timeout expired", errors.ServerBusyError),
 )
 _BY_STATUS: Mapping[str, type[errors.ServerError]] = {
@@ -47,13 +50,24 @@ def server_error(
     """The error that a server answered with; `kind` where more than its words and status say which."""
     # Triton repeats the id that the error has anyway.
     message = re.sub(r"^\[request id: [^\]]*\] ", "", message)
-    if kind is None:
+    # A model's own words may be the same; they come with the statuses of its failure.
+    if kind is None and status not in ("500", "INTERNAL", "UNKNOWN"):
         kind = next((kind for pattern, kind in _BY_MESSAGE if re.search(pattern, message, re.IGNORECASE)), None)
     kind = kind or _BY_STATUS.get(status, errors.ServerError)
     subject = f"{model!r} at {endpoint}" if model else str(endpoint)
     error = kind(f"{subject} answered: {message or 'no message'}", url=str(endpoint), model=model, status=status)
     error.retry_after_s = retry_after_s
     return error
+
+
+def retry_after_s(value: str) -> float | None:
+    """How many seconds a Retry-After header means, a number of them or a date; None if it means nothing."""
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
 
 
 def no_server(endpoint: Endpoint, cause: BaseException | str, *, sent: bool) -> errors.ConnectFailedError:

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from . import _queries as queries
 from ._answers import explained
 from ._async_model import AsyncModel
-from ._base import EXPLANATION_S, POLL_S, BaseClient, checked_model, not_offered, record, told
+from ._base import EXPLANATION_S, POLL_S, UNEXPLAINED, BaseClient, checked_model, not_offered, readiness, record, told
 from ._contract import Contract
 from ._deadline import Deadline, positive
 from ._endpoint import Endpoint
-from ._errors import CallError, InputError, ModelNotFoundError, ModelNotReadyError, ServerError, TritiumError
+from ._errors import (
+    AccessDeniedError,
+    CallError,
+    InputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    ServerError,
+    TritiumError,
+)
 from ._metadata import ModelStatus, numbers
-from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls
+from ._options import Headers, Limits, Tls
 from ._queries import Query
 from ._replicas import Attempts, Replica
 from ._request import InferAnswer, InferRequest
 from ._shared_memory import SharedMemory, guarded
-from ._trace import RequestRecord
-
-T = TypeVar("T")
 
 
 class AsyncTransport(Protocol):
@@ -44,55 +50,18 @@ class AsyncTransport(Protocol):
 
 
 class AsyncClient(BaseClient[AsyncTransport]):
-    """A Triton Inference Server, or any other that speaks the V2 protocol, over HTTP or gRPC.
+    """As :class:`Client`, for asyncio: every call is awaited.
 
-    >>> with Client("http://127.0.0.1:8000") as client:
+    >>> async with AsyncClient("http://127.0.0.1:8000") as client:
     ...     digits = client.model("digits_cnn")
-    ...     probabilities = digits(image)
+    ...     probabilities = await digits(image)
 
-    One client may be shared by any number of threads. Over HTTP it goes on working in a forked process; gRPC does not,
-    and says so.
-
-    Args:
-        url: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, a host and a port, over HTTP also a path; the
-            scheme chooses the protocol. Several URLs are replicas of one server: they are asked in turn, and one that
-            fails is left alone for a while.
-        timeout_s: seconds that a call may take in all, further tries included, unless it says otherwise. What is left
-            of it goes along as the limit for the server's queue.
-        headers: sent with every call.
-        auth: an API key or a bearer token.
-        tls: how https and grpcs check the server and show who they are; the system's certificates by default.
-        retries: when a call is tried again.
-        limits: how many connections there may be.
-        on_request: called with a :class:`RequestRecord` after every call, in the thread that made it. What it raises
-            reaches the caller.
+    It belongs to the event loop that it is first used in, and may be shared by any number of its tasks. It takes what
+    :class:`Client` takes; ``on_request`` is called within the loop.
 
     Raises:
         InputError: an argument cannot be used.
     """
-
-    def __init__(
-        self,
-        url: str | Sequence[str],
-        *,
-        timeout_s: float = 30.0,
-        headers: Mapping[str, str] | None = None,
-        auth: ApiKey | BearerToken | None = None,
-        tls: Tls | None = None,
-        retries: Retries | None = None,
-        limits: Limits | None = None,
-        on_request: Callable[[RequestRecord], object] | None = None,
-    ) -> None:
-        super().__init__(
-            url,
-            timeout_s=timeout_s,
-            headers=headers,
-            auth=auth,
-            tls=tls,
-            retries=retries,
-            limits=limits,
-            on_request=on_request,
-        )
 
     def _transports(self, headers: Headers, tls: Tls, limits: Limits) -> list[AsyncTransport]:
         if self._over_grpc:
@@ -137,7 +106,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         Raises:
             TransportError: no server answered.
         """
-        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        query = readiness(model)
         return bool(await self._send(query, self._deadline(None)))
 
     async def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
@@ -147,12 +116,15 @@ class AsyncClient(BaseClient[AsyncTransport]):
             DeadlineExceededError: it was not, within `timeout_s`.
         """
         deadline = Deadline(positive(timeout_s))
-        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        # What fails now is asked again here, and not at the cost of the retries that other calls may need.
+        query = replace(readiness(model), repeatable=False)
         reason: CallError | None = None
         while deadline.left_s() > 0:
             try:
                 if await self._send(query, deadline):
                     return
+            except AccessDeniedError:
+                raise
             except CallError as exc:
                 reason = exc
             await asyncio.sleep(max(0.0, min(POLL_S, deadline.left_s())))
@@ -166,11 +138,15 @@ class AsyncClient(BaseClient[AsyncTransport]):
         Raises:
             ServerError: the model does not load; the message has the server's reason.
         """
-        await self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
+        try:
+            await self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
+        finally:
+            self._forget(name)
 
     async def unload(self, name: str) -> None:
         """Take a model out of service, on every server. Returns before the last requests are answered."""
         await self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
+        self._forget(name)
 
     async def statistics(self) -> dict[str, Any]:
         """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute.
@@ -193,14 +169,28 @@ class AsyncClient(BaseClient[AsyncTransport]):
         """
         if len(self._replicas.all) > 1:
             raise InputError("Shared memory needs a client of one server")
-        with guarded(self, size_bytes) as region:
-            await self._send(region.registration(), self._deadline(None))
+        # Starting and ending the guard takes a moment, which other tasks need not wait.
+        memory = guarded(self, size_bytes)
+        region = await asyncio.to_thread(memory.__enter__)
+        try:
+            await self._register(region)
             self._regions.append(region)
             try:
                 yield region
             finally:
                 self._regions.remove(region)
-                await self._send(region.unregistration(), self._deadline(None))
+                if region.mine():
+                    await self._send(region.unregistration(), self._deadline(None))
+                    region.registered = False
+        finally:
+            await asyncio.to_thread(memory.__exit__, None, None, None)
+
+    async def _register(self, region: SharedMemory) -> None:
+        try:
+            await self._send(region.registration(), self._deadline(None))
+        except ServerError:
+            region.registered = False  # refused; after any other failure nobody knows
+            raise
 
     async def _models(self, deadline: Deadline) -> list[ModelStatus]:
         return self._statuses(await self._send(queries.repository_index(), deadline))
@@ -225,13 +215,18 @@ class AsyncClient(BaseClient[AsyncTransport]):
                     else:
                         answer = await replica.transport.ask(call, deadline)
                 except CallError as exc:
-                    await asyncio.sleep(attempts.pause_s(told(exc, call)))
+                    pause_s = attempts.pause_s(told(exc, call))
+                    if pause_s is None:
+                        raise
+                    await asyncio.sleep(pause_s)
                 else:
                     if replica.failures:
                         replica.succeeded()
                     return answer
         except (ModelNotFoundError, ModelNotReadyError) as exc:
-            error = await self._explained(exc) if call.operation != "RepositoryIndex" else exc
+            error = await self._explained(exc, deadline) if call.operation not in UNEXPLAINED else exc
+            if error is exc:
+                raise
             raise error from exc
         except BaseException as exc:
             error = exc
@@ -239,12 +234,13 @@ class AsyncClient(BaseClient[AsyncTransport]):
         finally:
             if self._on_request is not None:
                 self._on_request(record(call, attempts, began_s, error))
+            error = None  # its traceback holds this frame: together they would keep the inputs alive
 
-    async def _explained(self, exc: ServerError) -> ServerError:
+    async def _explained(self, exc: ServerError, deadline: Deadline) -> ServerError:
         """The same error with what there is instead, where the server tells."""
         try:
             # The answer is there already; a better message must not cost much more.
-            return explained(exc, await self._models(Deadline(min(self._timeout_s, EXPLANATION_S))))
+            return explained(exc, await self._models(deadline.shortened(EXPLANATION_S)))
         except TritiumError:
             return exc
 
@@ -260,7 +256,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
     async def _ask_server(self, deadline: Deadline) -> None:
         """Know what the server says of itself."""
         if self._server is None:
-            self._server = await self._if_offered(queries.server_metadata(), deadline) or {}
+            self._server = await self._if_offered(queries.server_metadata(), deadline)
 
     async def _statistics(self, query: Query) -> dict[str, Any]:
         deadline = self._deadline(None)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _queries as queries
-from ._base import record, told
+from ._base import EXPLANATION_S, record, told
 from ._bulk import Rows, async_pipelined, checked_in_flight, refuse_iterator
 from ._contract import Arguments, Contract
 from ._deadline import Deadline
-from ._errors import CallError, TritiumError
+from ._errors import CallError, InputError, TransportError, TritiumError
 from ._handle import (
     CHANGED,
     BaseModel,
@@ -29,6 +29,8 @@ from ._tensors import Array
 
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
+
+R = TypeVar("R")
 
 
 class AsyncModel(BaseModel):
@@ -118,13 +120,14 @@ class AsyncModel(BaseModel):
             InputError: as for a call; or it is not clear which output is meant.
         """
         deadline = self._client._deadline(timeout_s)
-        name = (await self._declared(deadline)).label_output(output)
+        name = await self._fitting(lambda contract: contract.label_output(output), deadline)
         return await self._run(self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k)), deadline)
 
     async def predict(
         self,
         *inputs: Any,
         outputs: str | Iterable[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
         batch_size: int | None = None,
         in_flight: int = 4,
         progress: bool | Callable[[int, int], object] = False,
@@ -136,6 +139,7 @@ class AsyncModel(BaseModel):
         Args:
             inputs: as for a call, with the batch axis.
             outputs: as for a call.
+            parameters: as for a call, of each request.
             batch_size: rows in a request; as many as the model takes by default.
             in_flight: requests under way at once.
             progress: True for a bar (needs tqdm), or a function that is called with the rows done and all rows.
@@ -152,22 +156,20 @@ class AsyncModel(BaseModel):
         """
         refuse_iterator(inputs)
         first = self._arguments(inputs, named, outputs=outputs)
-        contract = await self._declared(self._client._deadline(timeout_s))
-        rows = Rows(contract, first, batch_size, progress)
+        deadline = self._client._deadline(timeout_s)
+        rows = await self._fitting(lambda contract: Rows(contract, first, batch_size, progress), deadline)
 
         async def run(span: range) -> Any:
-            arguments = self._arguments((rows.part(span),), {}, outputs=first.outputs)
+            arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=parameters)
             return await self._run(arguments, self._client._deadline(timeout_s))
 
-        def start(span: range) -> asyncio.Task[Any]:
-            return asyncio.create_task(run(span))
-
         with rows:
-            async for span, task in async_pipelined(rows.spans(), start, checked_in_flight(in_flight)):
-                try:
-                    rows.add(span, task.result())
-                except TritiumError as exc:
-                    rows.fail(span, exc)
+            async with aclosing(async_pipelined(rows.spans(), run, checked_in_flight(in_flight))) as parts:
+                async for span, task in parts:
+                    try:
+                        rows.add(span, task.result())
+                    except TritiumError as exc:
+                        rows.fail(span, exc)
         return rows.results()
 
     async def map(
@@ -175,6 +177,7 @@ class AsyncModel(BaseModel):
         batches: Iterable[Any] | AsyncIterable[Any],
         *,
         outputs: str | Iterable[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
         in_flight: int = 4,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Any]:
@@ -183,6 +186,7 @@ class AsyncModel(BaseModel):
         Args:
             batches: what a call takes as its only argument. It is read only as far ahead as requests are under way.
             outputs: as for a call.
+            parameters: as for a call, of each request.
             in_flight: requests under way at once.
             timeout_s: as for a call, of each request.
 
@@ -195,13 +199,11 @@ class AsyncModel(BaseModel):
         wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
 
         async def run(item: Any) -> Any:
-            return await self(item, outputs=wanted, timeout_s=timeout_s)
+            return await self(item, outputs=wanted, parameters=parameters, timeout_s=timeout_s)
 
-        def start(item: Any) -> asyncio.Task[Any]:
-            return asyncio.create_task(run(item))
-
-        async for _, task in async_pipelined(batches, start, checked_in_flight(in_flight)):
-            yield task.result()
+        async with aclosing(async_pipelined(batches, run, checked_in_flight(in_flight))) as parts:
+            async for _, task in parts:
+                yield task.result()
 
     async def stream(
         self,
@@ -233,7 +235,7 @@ class AsyncModel(BaseModel):
         arguments = self._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=parameters)
         if not self._client._over_grpc:
             raise refuse_stream(self._client.urls)
-        request = (await self._declared(deadline)).prepare(arguments)
+        request = await self._fitting(lambda contract: contract.prepare(arguments), deadline)
         request.operation, request.repeatable = "stream", False
 
         began_s = time.perf_counter()
@@ -289,14 +291,30 @@ class AsyncModel(BaseModel):
         if request.reading.empty:
             return request.reading.result(contract.nothing())
         answer = await self._client._send(request, deadline)
-        if answer.version not in contract.versions and contract.changed(answer.version):
-            self._forget()
-        return request.reading.result(answer)
+        if contract.changed(request, answer):
+            self._client._refresh(self.name)
+        try:
+            return request.reading.result(answer)
+        except CallError as exc:
+            raise told(exc, request)  # noqa: B904 — it is the same
+
+    async def _fitting(self, use: Callable[[Contract], R], deadline: Deadline) -> R:
+        """Use what is known of the model, and where that does not fit, what the server says of it now."""
+        contract = self._known
+        if contract is None:
+            return use(await self._declared(deadline))
+        try:
+            return use(contract)
+        except InputError:
+            newer = await self._newer(contract, deadline)
+            if newer is None:
+                raise
+        return use(newer)
 
     async def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
         """What the server says of the model now, if that is something else."""
         try:
-            newer = await self._client._contract(self.name, self.version, deadline)
+            newer = await self._client._contract(self.name, self.version, deadline.shortened(EXPLANATION_S))
         except TritiumError:
             return None
         return None if newer == contract else newer
@@ -332,7 +350,8 @@ class AsyncSequence:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the sequence, if its last request did not."""
-        if not self._state.begun or self._state.ended:
+        # A server that did not answer before would only be waited for again.
+        if not self._state.begun or self._state.ended or isinstance(exc, TransportError):
             return
         inputs, named = self._state.last
         try:

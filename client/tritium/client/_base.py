@@ -17,6 +17,7 @@ from ._endpoint import Endpoint
 from ._errors import CallError, DeadlineExceededError, InputError, ServerError
 from ._metadata import ModelMetadata, ModelStatus
 from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls, checked_headers
+from ._queries import Query, model_ready, server_ready
 from ._replicas import Attempts, Replicas
 from ._request import Place
 from ._tensors import Array
@@ -27,6 +28,11 @@ R = TypeVar("R")
 
 # What a better message about an error may cost beyond the error itself.
 EXPLANATION_S = 1.0
+# What is asked for such a message, or is no fault where it is not there.
+UNEXPLAINED = frozenset(("ModelConfig", "RepositoryIndex", "ServerMetadata"))
+# How soon after a model was asked about again because of its version it is so once more: during a rollout replicas
+# serve two versions, and every other answer is of the other one.
+_REFRESH_S = 5.0
 # How often a server that is not ready yet is asked.
 POLL_S = 0.05
 # How a server says that it has no such endpoint, which is no fault of the model's.
@@ -64,13 +70,13 @@ class BaseClient(Generic[T]):
         self,
         url: str | Sequence[str],
         *,
-        timeout_s: float,
-        headers: Mapping[str, str] | None,
-        auth: ApiKey | BearerToken | None,
-        tls: Tls | None,
-        retries: Retries | None,
-        limits: Limits | None,
-        on_request: Callable[[RequestRecord], object] | None,
+        timeout_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        auth: ApiKey | BearerToken | None = None,
+        tls: Tls | None = None,
+        retries: Retries | None = None,
+        limits: Limits | None = None,
+        on_request: Callable[[RequestRecord], object] | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
@@ -84,9 +90,10 @@ class BaseClient(Generic[T]):
         self._retries = retries or Retries()
         self._on_request = on_request
         self._contracts: dict[tuple[str, str], Contract] = {}
+        self._refreshed_s: dict[str, float] = {}
         self._server: dict[str, Any] | None = None
         self._regions: list[Any] = []
-        sent = checked_headers(headers, auth)
+        sent = checked_headers(headers, auth, over_grpc=self._over_grpc)
         self._headers, self._tls = sent, tls or Tls()
         transports = self._transports(sent, self._tls, limits or Limits())
         self._replicas: Replicas[T] = Replicas(transports, self._retries)
@@ -120,6 +127,18 @@ class BaseClient(Generic[T]):
         known = self._read(lambda: ModelMetadata.from_json(metadata, config))
         extensions = (self._server or {}).get("extensions") or ()
         return Contract(known, config, extensions, version, binary=self._over_grpc)
+
+    def _forget(self, model: str) -> None:
+        """A model is not as it was: what is known of it is asked for again."""
+        for key in [key for key in self._contracts if key[0] == model]:
+            self._contracts.pop(key, None)
+
+    def _refresh(self, model: str) -> None:
+        """A model showed itself to be another one: forget what is known of it, if that has not just been done."""
+        now_s = time.monotonic()
+        if now_s - self._refreshed_s.get(model, -_REFRESH_S) >= _REFRESH_S:
+            self._refreshed_s[model] = now_s
+            self._forget(model)
 
     def _need(self, extension: str) -> None:
         """Refuse what this server has not.
@@ -207,13 +226,18 @@ def checked_model(name: str, version: str | int | None) -> tuple[str, str]:
     Raises:
         InputError: they cannot be those of a model.
     """
-    if not isinstance(name, str) or not name or "/" in name or not name.isprintable():
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or not name.isprintable():
         raise InputError(f"The 'name' parameter of model must be the name of a model, got {name!r} instead")
     if version is None:
         return name, ""
     if isinstance(version, bool) or not re.fullmatch(r"[0-9]+|[A-Za-z][\w.-]{0,63}", str(version), re.ASCII):
         raise InputError(f"The 'version' parameter of model must be a version such as 3, got {version!r} instead")
     return name, str(version)
+
+
+def readiness(model: str | None) -> Query:
+    """What asks whether the server, or a model on it, is ready."""
+    return server_ready() if model is None else model_ready(*checked_model(model, None))
 
 
 def lies_within(array: Array, start: int, size_bytes: int) -> int | None:

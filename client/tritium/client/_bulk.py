@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
@@ -43,6 +52,8 @@ class Rows:
 
     def __init__(self, contract: Contract, arguments: Arguments, batch_size: int | None, progress: Progress) -> None:
         self._inputs, self.count = contract.rows(arguments.inputs, arguments.named)
+        # That is the shorter way, where it says the same.
+        self._by_position = list(self._inputs) == [spec.name for spec in contract.metadata.inputs]
         most = contract.metadata.max_batch_size
         if batch_size is None:
             batch_size = most or _DEFAULT_BATCH_SIZE
@@ -89,9 +100,10 @@ class Rows:
             self._sent = min(start + self._batch_size, self.count)
             yield range(start, self._sent)
 
-    def part(self, span: range) -> Mapping[str, Array]:
-        """The inputs of a part: views."""
-        return {name: array[span.start : span.stop] for name, array in self._inputs.items()}
+    def part(self, span: range) -> tuple[tuple[Any, ...], Mapping[str, Array]]:
+        """The inputs of a part, by position or by name: views."""
+        inputs = {name: array[span.start : span.stop] for name, array in self._inputs.items()}
+        return (tuple(inputs.values()), {}) if self._by_position else ((), inputs)
 
     def add(self, span: range, result: Any) -> None:
         """A part has its results.
@@ -132,7 +144,8 @@ class Rows:
             self._failed.append((range(self._sent, self.count), self._hopeless))
         results: Any = None
         if self._results:
-            results = self._results[""] if self._single else Outputs(self._results)
+            arrays = {name: _alike(array) for name, array in self._results.items()}
+            results = arrays[""] if self._single else Outputs(arrays)
         if not self._failed:
             return results
         count = sum(len(span) for span, _ in self._failed)
@@ -148,6 +161,15 @@ class Rows:
             self._bar.update(rows)
         elif callable(self._progress):
             self._progress(self._done, self.count)
+
+
+def _alike(array: Array) -> Array:
+    """Strings that are text in some parts and bytes in others: bytes throughout, as a single call would give them."""
+    if array.dtype.kind != "O" or not any(isinstance(item, bytes) for item in array.flat):
+        return array
+    alike = np.empty(array.size, object)
+    alike[:] = [item.encode() if isinstance(item, str) else item for item in array.flat]
+    return alike.reshape(array.shape)
 
 
 def checked_in_flight(in_flight: int) -> int:
@@ -190,16 +212,21 @@ def pipelined(items: Iterable[T], start: Callable[[T], Future[R]], in_flight: in
 
 
 async def async_pipelined(
-    items: Iterable[T] | AsyncIterable[T], start: Callable[[T], asyncio.Task[R]], in_flight: int
-) -> AsyncIterator[tuple[T, asyncio.Task[R]]]:
-    """The same with tasks, of which at most `in_flight` are there at once."""
+    items: Iterable[T] | AsyncIterable[T], run: Callable[[T], Awaitable[R]], in_flight: int
+) -> AsyncGenerator[tuple[T, asyncio.Task[R]], None]:
+    """The same with tasks."""
     waiting: deque[tuple[T, asyncio.Task[R]]] = deque()
+    places = asyncio.Semaphore(in_flight)
+
+    async def placed(item: T) -> R:
+        async with places:
+            return await run(item)
+
     try:
         async for item in _each(items):
-            waiting.append((item, start(item)))
-            if len(waiting) >= in_flight:
-                oldest = waiting[0][1]
-                await asyncio.wait([oldest])
+            waiting.append((item, asyncio.create_task(placed(item))))
+            if len(waiting) >= 2 * in_flight:
+                await asyncio.wait([waiting[0][1]])
                 yield waiting.popleft()
         while waiting:
             await asyncio.wait([waiting[0][1]])

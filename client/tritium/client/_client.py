@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from . import _queries as queries
 from ._answers import explained
-from ._base import EXPLANATION_S, POLL_S, BaseClient, checked_model, not_offered, record, told
+from ._base import EXPLANATION_S, POLL_S, UNEXPLAINED, BaseClient, checked_model, not_offered, readiness, record, told
 from ._contract import Contract
 from ._deadline import Deadline, positive
 from ._endpoint import Endpoint
-from ._errors import CallError, InputError, ModelNotFoundError, ModelNotReadyError, ServerError, TritiumError
+from ._errors import (
+    AccessDeniedError,
+    CallError,
+    InputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    ServerError,
+    TritiumError,
+)
 from ._metadata import ModelStatus, numbers
 from ._model import Model
-from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls
+from ._options import Headers, Limits, Tls
 from ._queries import Query
 from ._replicas import Attempts, Replica
 from ._request import InferAnswer, InferRequest
 from ._shared_memory import SharedMemory, guarded
-from ._trace import RequestRecord
-
-T = TypeVar("T")
 
 
 class Transport(Protocol):
@@ -70,29 +76,6 @@ class Client(BaseClient[Transport]):
         InputError: an argument cannot be used.
     """
 
-    def __init__(
-        self,
-        url: str | Sequence[str],
-        *,
-        timeout_s: float = 30.0,
-        headers: Mapping[str, str] | None = None,
-        auth: ApiKey | BearerToken | None = None,
-        tls: Tls | None = None,
-        retries: Retries | None = None,
-        limits: Limits | None = None,
-        on_request: Callable[[RequestRecord], object] | None = None,
-    ) -> None:
-        super().__init__(
-            url,
-            timeout_s=timeout_s,
-            headers=headers,
-            auth=auth,
-            tls=tls,
-            retries=retries,
-            limits=limits,
-            on_request=on_request,
-        )
-
     def _transports(self, headers: Headers, tls: Tls, limits: Limits) -> list[Transport]:
         if self._over_grpc:
             # Imported here: HTTP has no need of it.
@@ -136,7 +119,7 @@ class Client(BaseClient[Transport]):
         Raises:
             TransportError: no server answered.
         """
-        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        query = readiness(model)
         return bool(self._send(query, self._deadline(None)))
 
     def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
@@ -146,12 +129,15 @@ class Client(BaseClient[Transport]):
             DeadlineExceededError: it was not, within `timeout_s`.
         """
         deadline = Deadline(positive(timeout_s))
-        query = queries.server_ready() if model is None else queries.model_ready(*checked_model(model, None))
+        # What fails now is asked again here, and not at the cost of the retries that other calls may need.
+        query = replace(readiness(model), repeatable=False)
         reason: CallError | None = None
         while deadline.left_s() > 0:
             try:
                 if self._send(query, deadline):
                     return
+            except AccessDeniedError:
+                raise
             except CallError as exc:
                 reason = exc
             time.sleep(max(0.0, min(POLL_S, deadline.left_s())))
@@ -165,11 +151,15 @@ class Client(BaseClient[Transport]):
         Raises:
             ServerError: the model does not load; the message has the server's reason.
         """
-        self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
+        try:
+            self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
+        finally:
+            self._forget(name)
 
     def unload(self, name: str) -> None:
         """Take a model out of service, on every server. Returns before the last requests are answered."""
         self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
+        self._forget(name)
 
     def statistics(self) -> dict[str, Any]:
         """Triton's counters of all models: requests, batch sizes formed, nanoseconds in queue and compute.
@@ -193,13 +183,22 @@ class Client(BaseClient[Transport]):
         if len(self._replicas.all) > 1:
             raise InputError("Shared memory needs a client of one server")
         with guarded(self, size_bytes) as region:
-            self._send(region.registration(), self._deadline(None))
+            self._register(region)
             self._regions.append(region)
             try:
                 yield region
             finally:
                 self._regions.remove(region)
-                self._send(region.unregistration(), self._deadline(None))
+                if region.mine():
+                    self._send(region.unregistration(), self._deadline(None))
+                    region.registered = False
+
+    def _register(self, region: SharedMemory) -> None:
+        try:
+            self._send(region.registration(), self._deadline(None))
+        except ServerError:
+            region.registered = False  # refused; after any other failure nobody knows
+            raise
 
     def _models(self, deadline: Deadline) -> list[ModelStatus]:
         return self._statuses(self._send(queries.repository_index(), deadline))
@@ -222,13 +221,18 @@ class Client(BaseClient[Transport]):
                     else:
                         answer = replica.transport.ask(call, deadline)
                 except CallError as exc:
-                    time.sleep(attempts.pause_s(told(exc, call)))
+                    pause_s = attempts.pause_s(told(exc, call))
+                    if pause_s is None:
+                        raise
+                    time.sleep(pause_s)
                 else:
                     if replica.failures:
                         replica.succeeded()
                     return answer
         except (ModelNotFoundError, ModelNotReadyError) as exc:
-            error = self._explained(exc) if call.operation != "RepositoryIndex" else exc
+            error = self._explained(exc, deadline) if call.operation not in UNEXPLAINED else exc
+            if error is exc:
+                raise
             raise error from exc
         except BaseException as exc:
             error = exc
@@ -236,12 +240,13 @@ class Client(BaseClient[Transport]):
         finally:
             if self._on_request is not None:
                 self._on_request(record(call, attempts, began_s, error))
+            error = None  # its traceback holds this frame: together they would keep the inputs alive
 
-    def _explained(self, exc: ServerError) -> ServerError:
+    def _explained(self, exc: ServerError, deadline: Deadline) -> ServerError:
         """The same error with what there is instead, where the server tells."""
         try:
             # The answer is there already; a better message must not cost much more.
-            return explained(exc, self._models(Deadline(min(self._timeout_s, EXPLANATION_S))))
+            return explained(exc, self._models(deadline.shortened(EXPLANATION_S)))
         except TritiumError:
             return exc
 
@@ -257,7 +262,7 @@ class Client(BaseClient[Transport]):
     def _ask_server(self, deadline: Deadline) -> None:
         """Know what the server says of itself."""
         if self._server is None:
-            self._server = self._if_offered(queries.server_metadata(), deadline) or {}
+            self._server = self._if_offered(queries.server_metadata(), deadline)
 
     def _statistics(self, query: Query) -> dict[str, Any]:
         deadline = self._deadline(None)

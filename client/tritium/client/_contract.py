@@ -59,7 +59,6 @@ class Contract:
     """What is known of a model on a server.
 
     Attributes:
-        versions: those that are served.
         decoupled: whether a request may have any number of answers.
         stateless: whether running a request twice leaves everything as running it once does.
 
@@ -87,8 +86,9 @@ class Contract:
         self._version = version
         self._binary = binary or "binary_tensor_data" in self.extensions
         self._queue_timeout = "schedule_policy" in self.extensions
-        self.versions = metadata.versions
+        self._versions = metadata.versions
         self._declared = tuple(spec.name for spec in metadata.outputs)
+        self._declared_set = frozenset(self._declared)
         self._dtypes = tuple(numpy_dtype(spec.dtype) for spec in metadata.inputs)
         self._layouts: dict[Any, Layout] = {}
         self._plans: dict[Any, tuple[Layout, Reading]] = {}
@@ -105,12 +105,15 @@ class Contract:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def changed(self, version: str) -> bool:
-        """Whether an answer of that version shows that the model is not the one that is known any more."""
-        if self._version or version in self.versions:
+    def changed(self, request: InferRequest, answer: InferAnswer) -> bool:
+        """Whether an answer shows that the model is not the one that is known any more."""
+        if not request.reading.wanted and len(answer.arrays.keys() & self._declared_set) != len(self._declared):
+            return True
+        version = answer.version
+        if self._version or version in self._versions:
             return False
         # Some V2 servers have words there that are no version numbers.
-        return version.isdecimal() and any(known.isdecimal() for known in self.versions)
+        return version.isdecimal() and any(known.isdecimal() for known in self._versions)
 
     def prepare(self, arguments: Arguments) -> InferRequest:
         """Make a request of a call.
@@ -127,7 +130,8 @@ class Contract:
         values, chosen = self._by_name(arguments.inputs, arguments.named)
         specs = self._specs(values)
         arrays = {spec.name: coerce(values[spec.name], spec, chosen=chosen) for spec in specs}
-        given = {name: array.shape for name, array in arrays.items()} if metadata.batched else {}
+        given = {name: array.shape for name, array in arrays.items()}
+        arrays = {spec.name: self._of_one(arrays[spec.name], spec) for spec in specs}
         added = False
         if metadata.batched:
             arrays, added = fit_batch(arrays, specs)
@@ -250,9 +254,8 @@ class Contract:
             place = arguments.locate(array) if arguments.locate is not None else None
             size = 0
             if place is None and self._binary:
-                encoded = to_binary(array)
-                size = len(encoded)
-                data.append(encoded)
+                data.append(_encoded(array, spec))
+                size = len(data[-1])
             slots.append((array.shape, size, place))
         places = tuple((name, arguments.locate(array) if arguments.locate else None) for name, array in out.items())
         usual = len(specs) == len(self.metadata.inputs)  # no optional one left out, none undeclared
@@ -290,7 +293,7 @@ class Contract:
             return {specs[0].name: first}, None
         chosen = None
         if isinstance(first, Mapping) or _is_frame(first):
-            columns = first if isinstance(first, Mapping) else self._columns(first)
+            columns = first if isinstance(first, Mapping) else self._columns(first, named)
             chosen = None if isinstance(first, Mapping) else False
             both = columns.keys() & named.keys()
             if both:
@@ -320,24 +323,30 @@ class Contract:
     def _optional(self) -> set[str]:
         return {item["name"] for item in self.config.get("input", ()) if item.get("optional")}
 
-    def _columns(self, frame: Any) -> dict[str, Any]:
-        """A DataFrame as inputs: a column for each, or all columns for the only one."""
+    def _columns(self, frame: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+        """A DataFrame as the inputs that are not given by name: a column for each, or all columns for the only one."""
         specs = self.metadata.inputs
         columns = [str(column) for column in frame.columns]
-        if specs and all(spec.name in columns for spec in specs):
+        if specs and all(spec.name in columns or spec.name in named for spec in specs):
             return {
                 spec.name: frame.iloc[:, columns.index(spec.name)].to_numpy().reshape((-1, 1)[: len(spec.shape)])
                 for spec in specs
+                if spec.name in columns
             }
         if len(specs) == 1:
             return {specs[0].name: frame.to_numpy()}
-        lacking = [spec.name for spec in specs if spec.name not in columns]
+        lacking = [spec.name for spec in specs if spec.name not in columns and spec.name not in named]
         raise InputError(
             f"The DataFrame has no column {lacking[0]!r}, an input of {self._name!r}; it has {', '.join(columns)}"
             f"{closest(lacking[0], columns)}"
             if specs
             else f"{self._name!r} declares no inputs, so a DataFrame cannot be split into them"
         )
+
+    def _of_one(self, array: Array, spec: TensorSpec) -> Array:
+        """A scalar as a tensor of one value; a row of one value, where there is a batch."""
+        rank = len(spec.shape) - self.metadata.batched
+        return array.reshape((1,) * rank) if array.ndim == 0 and rank > 0 else array
 
     def _specs(self, values: Mapping[str, Any]) -> Sequence[TensorSpec]:
         """The inputs that are given, in the model's order; as the values are where the model declares none."""
@@ -382,6 +391,13 @@ class Contract:
                     f"{self._name!r} has no output {name!r}; it has {_listed(self.metadata.outputs)}"
                     f"{closest(name, self._declared)}"
                 )
+
+
+def _encoded(array: Array, spec: TensorSpec) -> Data:
+    try:
+        return to_binary(array)
+    except UnicodeEncodeError as exc:
+        raise InputError(f"Input {spec.name!r} must hold strings that are Unicode, got {exc.object!r}") from exc
 
 
 def closest(name: str, names: Sequence[str]) -> str:

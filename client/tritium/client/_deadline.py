@@ -8,6 +8,9 @@ import time
 from ._endpoint import Endpoint
 from ._errors import DeadlineExceededError, InputError
 
+# Three years: more than any clock here can be asked to wait would be an error in the system's own words.
+_LONGEST_S = 1e8
+
 
 class Deadline:
     """The end of a call's time, on the monotonic clock.
@@ -26,6 +29,10 @@ class Deadline:
     def left_s(self) -> float:
         """Seconds that are left; 0 or less if it is over."""
         return self.ends_s - time.monotonic()
+
+    def shortened(self, limit_s: float) -> Deadline:
+        """A deadline that is not later than this one, and at most so many seconds away."""
+        return Deadline(min(limit_s, self.left_s()))
 
     def need_s(self, endpoint: Endpoint) -> float:
         """Seconds that are left.
@@ -54,4 +61,4 @@ def positive(timeout_s: float, name: str = "timeout_s") -> float:
     """
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < math.inf:
         raise InputError(f"The {name!r} parameter must be a number of seconds above 0, got {timeout_s!r} instead")
-    return float(timeout_s)
+    return min(float(timeout_s), _LONGEST_S)

@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,9 @@ from ._tensors import Array, TensorSpec, numpy_dtype
 
 # What a socket takes as it is: bytes, one after the other.
 Data: TypeAlias = bytes | memoryview
+
+# What tensors raise that are not what they say they are.
+NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 _LITTLE = sys.byteorder == "little"
 
@@ -40,10 +44,17 @@ def from_binary(data: Array, dtype: str, shape: Sequence[int]) -> Array:
     """
     if dtype == "BYTES":
         return _unpack_strings(data.data, math.prod(shape)).reshape(shape)
-    wanted = numpy_dtype(dtype)
+    wanted = wire_dtype(dtype)
     if data.size != math.prod(shape) * wanted.itemsize:
         raise ValueError(f"{data.size} bytes for {dtype}{list(shape)}")
-    return data.view(wanted if _LITTLE else wanted.newbyteorder("<")).reshape(shape)
+    return data.view(wanted).reshape(shape)
+
+
+@cache
+def wire_dtype(dtype: str) -> np.dtype[Any]:
+    """The numpy dtype of received bytes, which are little-endian whatever this machine is."""
+    wanted = numpy_dtype(dtype)
+    return wanted if _LITTLE else wanted.newbyteorder("<")
 
 
 def to_json_list(array: Array, spec: TensorSpec) -> list[Any]:
@@ -64,8 +75,8 @@ def to_json_list(array: Array, spec: TensorSpec) -> list[Any]:
             )
         return [None if value != value else value for value in values]
     try:
-        return [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
-    except UnicodeDecodeError as exc:
+        return [(item if isinstance(item, bytes) else item.encode()).decode() for item in array.ravel().tolist()]
+    except UnicodeError as exc:
         raise InputError(
             f"Input {spec.name!r} must hold UTF-8 text: the server takes no binary tensors over HTTP; use gRPC"
         ) from exc
@@ -79,6 +90,8 @@ def from_json_list(values: Any, dtype: str, shape: Sequence[int]) -> Array:
         TypeError: likewise.
     """
     wanted = numpy_dtype(dtype)
+    if any(n < 0 for n in shape):
+        raise ValueError(f"a tensor of shape {tuple(shape)}")
     if dtype == "BYTES":
         flat = list(_flat(values))
         array = np.empty(len(flat), dtype=object)
@@ -86,7 +99,10 @@ def from_json_list(values: Any, dtype: str, shape: Sequence[int]) -> Array:
         return array.reshape(shape)
     if wanted.kind not in "iub":
         values = [math.nan if item is None else item for item in _flat(values)]
-    return np.array(values, dtype=wanted).reshape(shape)
+    try:
+        return np.array(values, dtype=wanted).reshape(shape)
+    except OverflowError as exc:
+        raise ValueError(exc) from exc
 
 
 def _flat(values: Any) -> Iterator[Any]:
@@ -106,6 +122,8 @@ def _pack_strings(array: Array) -> bytes:
 
 
 def _unpack_strings(data: memoryview, count: int) -> Array:
+    if count < 0 or 4 * count > len(data):
+        raise ValueError(f"{count} strings in {len(data)} bytes")
     array, place = np.empty(count, dtype=object), 0
     for index in range(count):
         start = place + 4

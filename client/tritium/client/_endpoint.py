@@ -36,27 +36,33 @@ class Endpoint:
         try:
             parts = urlsplit(url)
         except (ValueError, AttributeError, TypeError) as exc:
-            raise InputError(f"The 'url' parameter must be a URL, got {url!r} instead: {exc}") from exc
+            raise InputError(f"The 'url' parameter must be a URL, got {_shown(url)} instead") from exc
         if parts.scheme not in _DEFAULT_PORTS or not parts.netloc:
             raise InputError(
-                f"The 'url' parameter must start with http://, https://, grpc:// or grpcs://, got {url!r} instead; "
-                "for example http://127.0.0.1:8000 or grpc://127.0.0.1:8001"
+                f"The 'url' parameter must start with http://, https://, grpc:// or grpcs://, got "
+                f"{_shown(url)} instead; for example http://127.0.0.1:8000 or grpc://127.0.0.1:8001"
             )
         match = _ENDPOINT.match(parts.netloc)
         path = parts.path.rstrip("/")
         if match is None or parts.query or parts.fragment or not _PATH.fullmatch(path):
             raise InputError(
                 "The 'url' parameter must be scheme://host:port (for http also a path) and nothing more, got "
-                f"{re.sub(r'//.*@', '//…@', url)!r} instead"  # what stands there may be a password
+                f"{_shown(url)} instead"
             )
         if path and parts.scheme.startswith("grpc"):
-            raise InputError(f"The 'url' parameter must have no path for gRPC, got {url!r} instead")
+            raise InputError(f"The 'url' parameter must have no path for gRPC, got {_shown(url)} instead")
         if path.endswith("/v2"):
-            raise InputError(f"The 'url' parameter must end before /v2, which the client adds itself, got {url!r}")
+            raise InputError(
+                f"The 'url' parameter must end before /v2, which the client adds itself, got {_shown(url)}"
+            )
         port = int(match["port"] or _DEFAULT_PORTS[parts.scheme])
         if not 0 < port < 65536:
             raise InputError(f"The port of the 'url' parameter must be 1 to 65535, got {port} instead")
-        return cls(parts.scheme, match["host"], port, path)
+        try:
+            host = match["host"].encode("idna").decode() if not match["host"].isascii() else match["host"]
+        except UnicodeError as exc:
+            raise InputError(f"The host of the 'url' parameter is no name, got {_shown(url)} instead") from exc
+        return cls(parts.scheme, host, port, path)
 
     @property
     def address(self) -> str:
@@ -81,3 +87,10 @@ class Endpoint:
     def __str__(self) -> str:
         """The whole URL."""
         return f"{self.scheme}://{self.address}{self.path}"
+
+
+def _shown(url: object) -> str:
+    """A URL as a message may show it: who logs in, queries and fragments may hold secrets."""
+    text = re.sub(r"[?#].*", "", str(url), flags=re.DOTALL)
+    scheme, found, rest = text.rpartition("//")
+    return repr(f"{scheme}{found}…@{rest.rpartition('@')[2]}" if "@" in rest else text)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,6 +15,7 @@ from . import _grpc_wire as wire
 from ._deadline import Deadline
 from ._endpoint import Endpoint
 from ._errors import InputError
+from ._fork import renew_after_fork
 from ._options import Limits, Tls
 from ._queries import Query
 from ._request import InferAnswer, InferRequest
@@ -46,8 +45,9 @@ class GrpcTransport:
         self._stream = self._channel.stream_stream(
             f"{wire.SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
         )
+        self._draining: set[threading.Thread] = set()
         self._forked = False
-        _TRANSPORTS.add(self)
+        renew_after_fork(self)
 
     def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
@@ -93,15 +93,25 @@ class GrpcTransport:
                 call.cancel()
             elif call.is_active():
                 # Nobody listens any more; what still comes is let pass until the end or the deadline.
-                threading.Thread(target=_drain, args=(call,), name="tritium-stream", daemon=True).start()
+                drain = threading.Thread(target=self._drain, args=(call,), name="tritium-stream", daemon=True)
+                self._draining.add(drain)
+                drain.start()
 
     def close(self) -> None:
-        """Close the channel."""
+        """Close the channel, once streams that were left early have ended: closing it would cancel them."""
+        for drain in list(self._draining):
+            drain.join()
         self._channel.close()
 
-    def forbid(self) -> None:
+    def after_fork(self) -> None:
         """In a process that was forked: gRPC's threads are in the parent only."""
         self._forked = True
+
+    def _drain(self, call: Iterator[Any]) -> None:
+        with suppress(grpc.RpcError):
+            for _ in call:
+                pass
+        self._draining.discard(threading.current_thread())
 
     def _left_s(self, deadline: Deadline) -> float:
         if self._forked:
@@ -116,21 +126,3 @@ class GrpcTransport:
             return wire.failure(exc, self.endpoint, model, deadline)
         # gRPC's own words for a closed channel.
         return answers.client_closed() if "closed channel" in str(exc) else exc
-
-
-def _drain(call: Iterator[Any]) -> None:
-    with suppress(grpc.RpcError):
-        for _ in call:
-            pass
-
-
-_TRANSPORTS: weakref.WeakSet[GrpcTransport] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for transport in list(_TRANSPORTS):
-        transport.forbid()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)

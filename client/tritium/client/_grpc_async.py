@@ -70,6 +70,10 @@ class AsyncGrpcTransport:
         sent, headers = wire.serialise(request, left_s), wire.request_metadata(self._metadata, request)
         try:
             response = await self._infer(sent, timeout=left_s, metadata=headers)
+        except asyncio.CancelledError:
+            if self._was_closed():
+                raise answers.client_closed() from None
+            raise
         except (grpc.RpcError, grpc.aio.UsageError) as exc:
             raise self._failed(exc, request.model, deadline) from exc
         return wire.answer(request, response, self.endpoint)
@@ -82,6 +86,10 @@ class AsyncGrpcTransport:
             response = await getattr(self._stub, query.rpc)(
                 wire.message(query), timeout=left_s, metadata=self._metadata
             )
+        except asyncio.CancelledError:
+            if self._was_closed():
+                raise answers.client_closed() from None
+            raise
         except (grpc.RpcError, grpc.aio.UsageError) as exc:
             if isinstance(exc, grpc.RpcError) and wire.failed_no(query, exc):
                 return False
@@ -116,9 +124,16 @@ class AsyncGrpcTransport:
     async def close(self) -> None:
         """Close the channel."""
         self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        if self._loop is not asyncio.get_running_loop():
+            return  # its channel went with its loop
+        # Closing the channel would cancel streams that were left early.
         await asyncio.gather(*self._draining)
+        await self._channel.close()
+
+    def _was_closed(self) -> bool:
+        """Whether a call was cancelled by closing the channel: then its task is not at its end."""
+        task = asyncio.current_task()
+        return self._closed and not (task is not None and task.cancelling())
 
     def _failed(self, exc: Exception, model: str | None, deadline: Deadline) -> Exception:
         if isinstance(exc, grpc.RpcError):

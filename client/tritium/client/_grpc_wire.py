@@ -19,16 +19,26 @@ from tritonclient.grpc import service_pb2
 
 from . import _answers as answers
 from ._deadline import Deadline
-from ._encoding import Data, from_binary, from_json_list
+from ._encoding import NONSENSE, Data, from_binary, from_json_list, wire_dtype
 from ._endpoint import Endpoint
 from ._errors import InputError, TritiumError
 from ._options import Limits, Tls
 from ._queries import Query
 from ._request import KEPT_ANSWERS, InferAnswer, InferRequest, Layout, Parameter, queue_timeout_us
-from ._tensors import Array, numpy_dtype
+from ._tensors import Array
 from ._trace import trace_context
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class _Secret(tuple[tuple[str, str], ...]):
+    """Headers of every call, whose values may be secrets: they are shown nowhere."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"_Secret({', '.join(name for name, _ in self)})"
+
 
 SERVICE = "/inference.GRPCInferenceService"
 # Protobuf's own limit.
@@ -61,13 +71,18 @@ _BROKEN = re.compile(
     r"end of (file|tcp stream)|http1\.x|frame|connection (aborted|closed|dropped)|too_many_pings",
     re.IGNORECASE,
 )
+_BROKEN_IN_OTHER_WORDS = re.compile(
+    r"(Received RST_STREAM|RST_STREAM|Stream removed|Stream refused|Trying to connect an http1\.x server|"
+    r"Failed to parse header|Received http2 )",
+    re.IGNORECASE,
+)
 
 
 class _Cuts(NamedTuple):
     """How an answer is cut: all before its tensors, without the id; and name, dtype, start and end of each tensor."""
 
     begin: int
-    said: bytes
+    said: tuple[bytes, bytes]
     version: str
     shapes: dict[str, tuple[int, ...]]
     places: list[tuple[str, np.dtype[Any], int, int]]
@@ -92,18 +107,19 @@ def channel_options(endpoint: Endpoint, limits: Limits) -> list[tuple[str, int]]
 
 def channel_credentials(tls: Tls) -> Any:
     """TLS as gRPC takes it."""
-    return grpc.ssl_channel_credentials(tls.pem("ca_file"), tls.pem("key_file"), tls.pem("cert_file"))
+    return grpc.ssl_channel_credentials(*tls.pem())
 
 
 def metadata(headers: Mapping[str, str]) -> Metadata:
     """Headers as gRPC takes them."""
-    return tuple((name.lower(), value) for name, value in headers.items())
+    return _Secret((name.lower(), value) for name, value in headers.items())
 
 
 def request_metadata(fixed: Metadata, request: InferRequest) -> Metadata:
     """What goes with one request: proxies cannot read the id in the message."""
     named = (("x-request-id", request.request_id),) if request.request_id.isascii() else ()
-    return (*fixed, *named, *trace_context().items())
+    traced = ((name.lower(), value) for name, value in trace_context().items())
+    return (*fixed, *named, *traced)
 
 
 def serialise(request: InferRequest, left_s: float) -> bytes:
@@ -135,7 +151,7 @@ def answer(request: InferRequest, data: bytes, endpoint: Endpoint) -> InferAnswe
         ProtocolError: it is no answer to this request.
     """
     cuts = request.layout.answers.get(len(data))
-    if cuts is not None and data[: cuts.begin].replace(request.request_id.encode(), b"", 1) == cuts.said:
+    if cuts is not None and _without_id(request, data[: cuts.begin]) == cuts.said:
         view = memoryview(data)
         # The message's own bytes may not be written to; an answer's arrays may.
         arrays: dict[str, Array | None] = {
@@ -160,12 +176,20 @@ def _keep(request: InferRequest, data: bytes, response: Any, found: InferAnswer)
         return
     places, end = [], len(data)
     for output, values in zip(reversed(outputs), reversed(raw), strict=True):
-        places.append((output.name, numpy_dtype(output.datatype), end - len(values), end))
+        places.append((output.name, wire_dtype(output.datatype), end - len(values), end))
         end -= len(values) + len(_varint(len(values))) + 1
     begin = end
     if b"".join(_RAW_OUTPUT + _varint(len(values)) + values for values in raw) == data[begin:]:
-        said = data[:begin].replace(request.request_id.encode(), b"", 1)
-        request.layout.answers[len(data)] = _Cuts(begin, said, found.version, found.shapes, places)
+        said = _without_id(request, data[:begin])
+        if said is not None:
+            request.layout.answers[len(data)] = _Cuts(begin, said, found.version, found.shapes, places[::-1])
+
+
+def _without_id(request: InferRequest, head: bytes) -> tuple[bytes, bytes] | None:
+    """What stands around the id (field 3) before the tensors of an answer; None if it is not there."""
+    name = request.request_id.encode()
+    before, found, after = head.partition(b"\x1a" + _varint(len(name)) + name)
+    return (before, after) if found else None
 
 
 def read(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAnswer:
@@ -190,7 +214,7 @@ def read(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAnswe
             else:
                 listed = list(getattr(output.contents, _CONTENTS[output.datatype]))
                 arrays[output.name] = from_json_list(listed, output.datatype, shape)
-    except (ValueError, KeyError, TypeError) as exc:
+    except (*NONSENSE, MemoryError) as exc:
         raise answers.no_answer(endpoint, f"{type(exc).__name__}: {exc}") from exc
     return InferAnswer(arrays, shapes, response.model_version, response.id)
 
@@ -219,17 +243,17 @@ def failure(exc: grpc.RpcError, endpoint: Endpoint, model: str | None, deadline:
         return deadline.exceeded(endpoint)
     if status == "CANCELLED" and "closed" in text.lower():
         return answers.client_closed()
-    if status in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN"):
-        if status == "UNAVAILABLE" and _NEVER_SENT.search(text):
-            return answers.no_server(endpoint, text, sent=False)
-        if _BROKEN.search(text):
-            return answers.no_server(endpoint, text, sent=True)
+    if status == "UNAVAILABLE" and _NEVER_SENT.search(text):
+        return answers.no_server(endpoint, text, sent=False)
+    # A model's own words come as INTERNAL or UNKNOWN too: there only gRPC's whole phrases count.
+    broken = _BROKEN.search if status in ("UNAVAILABLE", "CANCELLED") else _BROKEN_IN_OTHER_WORDS.match
+    if broken(text):
+        return answers.no_server(endpoint, text, sent=True)
     if "deserializing" in text:
         return answers.no_answer(endpoint, text)
     if status == "RESOURCE_EXHAUSTED" and "message larger than max" in text:
         status = "INVALID_ARGUMENT"
-    retry_after = dict(exc.trailing_metadata() or ()).get("retry-after", "")
-    after = float(retry_after) if str(retry_after).isdigit() else None
+    after = answers.retry_after_s(str(dict(exc.trailing_metadata() or ()).get("retry-after", "")))
     return answers.server_error(text, status, endpoint, model, retry_after_s=after)
 
 

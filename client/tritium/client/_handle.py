@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from ._trace import checked_request_id, new_request_id
 # How a model that is not as it was shows itself: it refuses what it took, or what it would take is refused here.
 CHANGED = (InputError, RequestRejectedError, ModelNotFoundError)
 _LARGEST_ID = 2**63 - 1
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class BaseModel:
@@ -39,9 +42,6 @@ class BaseModel:
     @property
     def _known(self) -> Contract | None:
         return self._client._contracts.get((self.name, self.version))
-
-    def _forget(self) -> None:
-        self._client._contracts.pop((self.name, self.version), None)
 
     def _arguments(
         self,
@@ -74,9 +74,21 @@ def checked_parameters(parameters: Mapping[str, Parameter] | None) -> Mapping[st
         InputError: they have values that the protocol does not know.
     """
     for name, value in (parameters or {}).items():
-        if not isinstance(name, str) or not isinstance(value, bool | int | float | str):
-            raise InputError(f"The parameter {name!r} must be a bool, an int, a float or text, got {value!r} instead")
+        if not isinstance(name, str) or not _can_be_sent(value):
+            raise InputError(
+                f"The parameter {name!r} must be a bool, a number that is finite and fits 64 bits, or text, "
+                f"got {value!r} instead"
+            )
     return parameters or {}
+
+
+def _can_be_sent(value: object) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    if isinstance(value, float):
+        return math.isfinite(value)
+    # Half a pair of surrogates is no character, and has no UTF-8.
+    return isinstance(value, str) and not _SURROGATES.search(value)
 
 
 def checked_top_k(top_k: int) -> int:
@@ -101,7 +113,8 @@ class SequenceState:
 
     def __init__(self, correlation_id: int | str | None) -> None:
         if correlation_id is None:
-            correlation_id = random.randint(1, _LARGEST_ID)  # noqa: S311 — to be different, not to be secret
+            # Models may be told it as a number of 32 bits.
+            correlation_id = random.randint(1, 2**31 - 1)  # noqa: S311 — to be different, not to be secret
         if isinstance(correlation_id, bool) or not (
             (isinstance(correlation_id, int) and 0 < correlation_id <= _LARGEST_ID)
             or (isinstance(correlation_id, str) and 0 < len(correlation_id) <= 128)

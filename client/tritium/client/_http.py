@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 import threading
-import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from ._deadline import Deadline
 from ._encoding import Data
 from ._endpoint import Endpoint
 from ._errors import DeadlineExceededError, TransportError
+from ._fork import renew_after_fork
 from ._http_reader import BadResponseError, ResponseReader
 from ._http_wire import HttpWire
 from ._options import Limits
@@ -49,7 +49,7 @@ class HttpTransport:
         self._context = context
         self._limits = limits
         self._start()
-        _TRANSPORTS.add(self)
+        renew_after_fork(self)
 
     def _start(self) -> None:
         # The connection used last is used next, so that those beyond what is needed are the ones that grow old.
@@ -83,7 +83,7 @@ class HttpTransport:
             while True:
                 self._discard(self._idle.pop())
 
-    def forget_connections(self) -> None:
+    def after_fork(self) -> None:
         """In a process that was forked: the connections are the parent's, which goes on using them."""
         for connection in self._idle:
             connection.abandon()
@@ -95,13 +95,15 @@ class HttpTransport:
         if self._closed:
             raise answers.client_closed()
         # The usual way takes no lock: a deque's ends are safe between threads.
-        while self._idle:
-            with suppress(IndexError):  # another thread was quicker
+        while True:
+            with suppress(IndexError):  # there is none, or another thread was quicker
                 connection = self._idle.pop()
                 if connection.usable():
                     return connection
                 self._discard(connection)
-        return self._connect(deadline) if self._reserve(deadline) else self._take(deadline)
+                continue
+            if self._reserve(deadline):
+                return self._connect(deadline)
 
     def _reserve(self, deadline: Deadline) -> bool:
         """Wait until a connection may be opened (True), or one that is open is idle (False)."""
@@ -128,6 +130,7 @@ class HttpTransport:
         if not connection.reusable or self._closed:
             self._discard(connection)
             return
+        connection.forget()
         self._idle.append(connection)
         if self._waiting:
             with self._changed:
@@ -161,20 +164,15 @@ class _Connection:
     def __init__(
         self, endpoint: Endpoint, context: ssl.SSLContext | None, deadline: Deadline, connect_timeout_s: float
     ) -> None:
-        left_s = deadline.need_s(endpoint)
-        host = endpoint.host.strip("[]")
-        made: socket.socket | None = None
+        made = _connected(endpoint, deadline, connect_timeout_s)
         try:
-            made = socket.create_connection((host, endpoint.port), timeout=min(left_s, connect_timeout_s))
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
-                made = context.wrap_socket(made, server_hostname=host)
+                made.settimeout(min(deadline.need_s(endpoint), connect_timeout_s))
+                made = context.wrap_socket(made, server_hostname=endpoint.host.strip("[]"))
         except (OSError, UnicodeError) as exc:
-            if made is not None:
-                made.close()
-            if isinstance(exc, TimeoutError) and deadline.left_s() <= 0:
-                raise deadline.exceeded(endpoint) from exc
-            raise answers.no_server(endpoint, exc, sent=False) from exc
+            made.close()
+            raise _not_connected(exc, endpoint, deadline) from exc
         self._socket = made
         self._endpoint = endpoint
         self._reader = ResponseReader()
@@ -226,6 +224,10 @@ class _Connection:
         self.reusable = reader.keep_alive and broken is None
         return reader
 
+    def forget(self) -> None:
+        """Let go of the last answer, which may be large."""
+        self._reader.start()
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
@@ -274,13 +276,28 @@ class _Connection:
             raise self._failed(exc, deadline) from exc
 
 
-_TRANSPORTS: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
+def _connected(endpoint: Endpoint, deadline: Deadline, connect_timeout_s: float) -> socket.socket:
+    """A socket to the first of the host's addresses that takes it, all of them within one time."""
+    ends = deadline.shortened(connect_timeout_s)
+    failure: Exception = TimeoutError("it took too long")
+    try:
+        addresses = socket.getaddrinfo(endpoint.host.strip("[]"), endpoint.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        raise _not_connected(exc, endpoint, deadline) from exc
+    for _, _, _, _, address in addresses:
+        left_s = ends.left_s()
+        if left_s <= 0:
+            break
+        try:
+            return socket.create_connection((str(address[0]), endpoint.port), timeout=left_s)
+        except OSError as exc:
+            failure = exc
+    raise _not_connected(failure, endpoint, deadline) from failure
 
 
-def _after_fork() -> None:
-    for transport in list(_TRANSPORTS):
-        transport.forget_connections()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+def _not_connected(exc: Exception, endpoint: Endpoint, deadline: Deadline) -> TransportError:
+    if isinstance(exc, DeadlineExceededError):
+        return exc
+    if isinstance(exc, TimeoutError) and deadline.left_s() <= 0:
+        return deadline.exceeded(endpoint)
+    return answers.no_server(endpoint, exc, sent=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,6 +65,8 @@ class AsyncHttpTransport:
     async def close(self) -> None:
         """Close every connection, at the latest when its call ends."""
         self._closed = True
+        if self._loop is not asyncio.get_running_loop():
+            return  # its connections went with their loop
         while self._idle:
             self._idle.pop().close()
         # The loop closes sockets in its next round.
@@ -98,6 +101,7 @@ class AsyncHttpTransport:
 
     def _give_back(self, connection: _Connection) -> None:
         if connection.reusable and not self._closed:
+            connection.forget()
             self._idle.append(connection)
         else:
             connection.close()
@@ -106,7 +110,7 @@ class AsyncHttpTransport:
     def _reused(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable:
+            if connection.usable():
                 return connection
             connection.close()
         return None
@@ -126,7 +130,8 @@ class AsyncHttpTransport:
         except (OSError, UnicodeError) as exc:
             if isinstance(exc, TimeoutError) and deadline.left_s() <= 0:
                 raise deadline.exceeded(endpoint) from exc
-            raise answers.no_server(endpoint, exc or "it took too long", sent=False) from exc
+            cause = "it took too long" if isinstance(exc, TimeoutError) and exc.errno is None else exc
+            raise answers.no_server(endpoint, cause, sent=False) from exc
         return connection
 
     def _check_use(self) -> None:
@@ -169,8 +174,18 @@ class _Connection(asyncio.BufferedProtocol):
             for part in parts:
                 self._transport.write(part)
         reader: ResponseReader = await answered
-        self.reusable = reader.keep_alive and not self._transport.is_closing()
+        unsent = self._transport.get_write_buffer_size()
+        self.reusable = reader.keep_alive and not unsent and not self._transport.is_closing()
         return reader
+
+    def forget(self) -> None:
+        """Let go of the last answer, which may be large."""
+        self._answered = None
+        self._reader.start()
+
+    def usable(self) -> bool:
+        """Whether nothing has arrived since the last answer, also nothing that the loop has not come to yet."""
+        return self.reusable and not _readable(self._transport.get_extra_info("socket").fileno())
 
     def close(self) -> None:
         """Close the connection, whatever is still on its way."""
@@ -225,3 +240,12 @@ class _Connection(asyncio.BufferedProtocol):
                 answered.set_exception(bad)
         else:
             answered.set_exception(exc or ConnectionResetError("closed before any answer"))
+
+
+def _readable(descriptor: int) -> bool:
+    """Whether a socket has something to be read, its end included."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([descriptor], [], [], 0)[0])

@@ -80,15 +80,18 @@ class ResponseReader:
             return self._feed(self._chunked, self._head[:count])
         searched = max(0, self._received - 3)
         self._received += count
-        end = self._head.find(b"\r\n\r\n", searched, self._received)
-        if end >= 0:
-            return self._read_head(end + 4)
+        while (end := self._head.find(b"\r\n\r\n", searched, self._received)) >= 0:
+            complete = self._read_head(end + 4)
+            if complete is not None:
+                return complete
+            searched = 0  # that was an announcement; what follows it may be there already
         if not self._head.startswith(b"HTTP/"[: self._received]):
             raise BadResponseError("it does not begin as HTTP does")
         if self._received == len(self._head):
             if self._received >= _LONGEST_HEAD_BYTES:
                 raise BadResponseError(f"headers of more than {_LONGEST_HEAD_BYTES} bytes")
-            self._head += bytearray(len(self._head))
+            # A new one: whoever filled the old one may hold on to its place in it.
+            self._head = self._head + bytearray(len(self._head))
         return False
 
     def ended(self) -> None:
@@ -102,22 +105,27 @@ class ResponseReader:
         self._take(self._chunked)
         self.keep_alive = False
 
-    def _read_head(self, length: int) -> bool:
+    def _read_head(self, length: int) -> bool | None:
+        """Whether the response is complete with its head; None if it only announces the real one."""
         head = memoryview(self._head)[:length]
+        if not self._head.startswith(b"HTTP/1."):
+            raise BadResponseError("it does not begin as HTTP does")
         found: dict[bytes, bytes] = {}
         parser = httptools.HttpResponseParser(_HeadersOnly(found))
         try:
             parser.feed_data(head)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             raise BadResponseError(exc) from exc
         status, rest = parser.get_status_code(), self._received - length
-        if 100 <= status < 200:  # it only announces the real response
+        if 100 <= status < 200:
             self._head[:rest] = self._head[length : self._received]
-            self._received = 0
-            return self.filled(rest) if rest else False
+            self._received = rest
+            return None
         self.headers = headers = {name.lower(): value for name, value in found.items()}
-        # After a 500 some servers close the connection without saying so.
-        self.status, self.keep_alive = status, parser.should_keep_alive() and status != 500
+        # The parser's own judgement is gone where the body is empty. After a 500 some servers close without saying so.
+        said = headers.get(b"connection", b"").lower()
+        stays = b"close" not in said if parser.get_http_version() == "1.1" else b"keep-alive" in said
+        self.status, self.keep_alive = status, stays and status != 500
         size = b"0" if status in (204, 304) else headers.get(b"content-length")
         if size is not None:
             return self._begin_body(int(size), length, rest)
@@ -127,10 +135,9 @@ class ResponseReader:
     def _begin_body(self, size: int, start: int, rest: int) -> bool:
         if rest > size:
             raise BadResponseError("more arrived than the answer has")
-        json_length = self.json_length = self._json_length(size)
-        pad = -(json_length or 0) % _ALIGNMENT
+        self.json_length = self._json_length(size)
         try:
-            body = self.body = np.empty(size + pad, np.uint8)[pad:]
+            body = self.body = _empty(size, self.json_length)
         except (ValueError, MemoryError) as exc:
             raise BadResponseError(f"a body of {size} bytes: {exc}") from exc
         view = body.data
@@ -143,16 +150,17 @@ class ResponseReader:
     def _feed(self, chunked: _UnknownLength, data: bytearray) -> bool:
         try:
             chunked.parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             raise BadResponseError(exc) from exc
         if chunked.complete:
             self._take(chunked)
         return chunked.complete
 
     def _take(self, chunked: _UnknownLength) -> None:
-        # A copy that may be written to, as all bodies may.
-        self.body = np.frombuffer(bytearray(b"").join(chunked.chunks), np.uint8)
-        self.json_length = self._json_length(self.body.size)
+        whole = b"".join(chunked.chunks)
+        self.json_length = self._json_length(len(whole))
+        self.body = _empty(len(whole), self.json_length)
+        self.body[:] = np.frombuffer(whole, np.uint8)
 
     def _json_length(self, size: int) -> int | None:
         """How much of a body is JSON before binary tensors; None if all of it is."""
@@ -193,6 +201,12 @@ class _UnknownLength:
     def on_message_complete(self) -> None:
         """The end of the response."""
         self.complete = True
+
+
+def _empty(size: int, json_length: int | None) -> Array:
+    """Room for a body, such that what follows its JSON is aligned."""
+    pad = -(json_length or 0) % _ALIGNMENT
+    return np.empty(size + pad, np.uint8)[pad:]
 
 
 _EMPTY: Array = np.empty(0, np.uint8)

@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _answers as answers
-from ._encoding import Data, from_binary, from_json_list
+from ._encoding import NONSENSE, Data, from_binary, from_json_list
 from ._endpoint import Endpoint
 from ._errors import ServerError
 from ._http_reader import ResponseReader
 from ._queries import Query
 from ._request import KEPT_ANSWERS, InferAnswer, InferRequest, Parameter, queue_timeout_us
-from ._tensors import Array, numpy_dtype
+from ._tensors import Array
 from ._trace import trace_context
 
 # What a server that lies about its errors may say in an error message of ours.
 _LONGEST_MESSAGE = 2_000
 _KINDS = {True: "application/octet-stream", False: "application/json"}
-# The version that ran, the shapes by name, and name, dtype, start and end of each tensor in the body.
-_Cuts: TypeAlias = tuple[str, dict[str, tuple[int, ...]], list[tuple[str, "np.dtype[Any]", int, int]]]
+
+
+class _Known(NamedTuple):
+    """What an answer holds whose JSON is known: name, dtype, shape and bytes of each tensor, one after the other."""
+
+    version: str
+    shapes: dict[str, tuple[int, ...]]
+    tensors: list[tuple[str, np.dtype[Any], tuple[int, ...], int]]
+    size_bytes: int
 
 
 class HttpWire:
@@ -83,7 +90,7 @@ class HttpWire:
             raise self._error(response, request.model)
         try:
             return _decode(request, response)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (*NONSENSE, MemoryError, RecursionError) as exc:
             raise answers.no_answer(self._endpoint, f"{type(exc).__name__}: {exc}") from exc
 
     def result(self, query: Query, response: ResponseReader) -> Any:
@@ -101,7 +108,7 @@ class HttpWire:
             raise self._error(response, query.model)
         try:
             return json.loads(response.body.tobytes()) if response.body.size else {}
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise answers.no_answer(self._endpoint, f"no JSON: {exc}") from exc
 
     def _error(self, response: ResponseReader, model: str | None) -> ServerError:
@@ -113,7 +120,7 @@ class HttpWire:
             if "detail" in said:  # FastAPI's form, which several V2 servers are made with
                 message = _details(said["detail"])
                 kind = ServerError if response.status in (404, 405) else None
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             # A proxy, or something that is no inference server at all: its page may be long and full of markup.
             message = " ".join(text.split()) if "<" not in text else f"HTTP {response.status} and a page"
             if response.status in (404, 405):
@@ -126,7 +133,7 @@ class HttpWire:
             self._endpoint,
             model,
             kind=kind,
-            retry_after_s=float(after) if after.isdigit() else None,
+            retry_after_s=answers.retry_after_s(after.decode("latin-1")),
         )
 
 
@@ -155,45 +162,60 @@ def _parameters(request: InferRequest, left_s: float) -> str:
 def _decode(request: InferRequest, response: ResponseReader) -> InferAnswer:
     """Take an answer apart. One that differs from another of the same layout in nothing but its id is known already."""
     body, length = response.body, response.json_length
-    text = (body if length is None else body[:length]).tobytes()
     if length is None:
-        return _read(request, json.loads(text), body, 0)[0]
-    kept, known_by = request.layout.answers, text.replace(request.request_id.encode(), b"", 1)
-    cuts = kept.get(known_by)
-    if cuts is None:
-        answer, cuts = _read(request, json.loads(text), body, length)
-        if cuts is not None and len(kept) < KEPT_ANSWERS and answer.request_id:
-            kept[known_by] = cuts
+        return _read(request, json.loads(body.tobytes()), body, 0)
+    text = body[:length].tobytes()
+    before, found, after = text.partition(b'"id":' + _quoted(request.request_id).encode())
+    known = request.layout.answers.get((before, after)) if found else None
+    if known is None or length + known.size_bytes != body.size:
+        answer = _read(request, json.loads(text), body, length)
+        if found and len(request.layout.answers) < KEPT_ANSWERS:
+            _keep(request, (before, after), answer)
         return answer
-    version, shapes, places = cuts
-    arrays = {name: body[start:end].view(dtype).reshape(shapes[name]) for name, dtype, start, end in places}
-    return InferAnswer(arrays, shapes, version, request.request_id)
+    arrays: dict[str, Array | None] = {}
+    start = length
+    for name, dtype, shape, size in known.tensors:
+        arrays[name] = body[start : start + size].view(dtype).reshape(shape)
+        start += size
+    return InferAnswer(arrays, known.shapes, known.version, request.request_id)
 
 
-def _read(request: InferRequest, header: Any, body: Array, place: int) -> tuple[InferAnswer, _Cuts | None]:
-    """Take an answer apart by its JSON; and how, if another one with the same JSON can be cut the same way."""
+def _keep(request: InferRequest, said: tuple[bytes, bytes], answer: InferAnswer) -> None:
+    """Remember what an answer holds, if all of it are tensors of fixed lengths that follow the JSON."""
+    if b'"data":' in said[0] or b'"data":' in said[1]:
+        return
+    tensors = []
+    for name, array in answer.arrays.items():
+        if array is None or array.dtype.kind == "O":
+            return
+        tensors.append((name, array.dtype, array.shape, array.nbytes))
+    size = sum(array.nbytes for array in answer.arrays.values() if array is not None)
+    request.layout.answers[said] = _Known(answer.version, answer.shapes, tensors, size)
+
+
+def _read(request: InferRequest, header: Any, body: Array, start: int) -> InferAnswer:
+    """Take an answer apart by its JSON; its tensors in binary form begin at `start`."""
     if header.get("id", request.request_id) != request.request_id:
         raise ValueError("it is the answer to another request")
     arrays: dict[str, Array | None] = {}
-    shapes, places, alike = {}, [], True
-    start = place
+    shapes = {}
+    place = start
     for output in header["outputs"]:
         name, dtype, shape = output["name"], output["datatype"], tuple(output["shape"])
         size = (output.get("parameters") or {}).get("binary_data_size")
         shapes[name] = shape
         if size is not None:
-            end = start + size
-            if not start <= end <= body.size:
+            end = place + size
+            if not place <= end <= body.size:
                 raise ValueError(f"{size} bytes of {name} in a body of {body.size}")
-            arrays[name] = from_binary(body[start:end], dtype, shape)
-            places.append((name, numpy_dtype(dtype), start, end))
-            alike = alike and dtype != "BYTES"
-            start = end
+            arrays[name] = from_binary(body[place:end], dtype, shape)
+            place = end
         elif "data" in output:
-            arrays[name], alike = from_json_list(output["data"], dtype, shape), False
+            arrays[name] = from_json_list(output["data"], dtype, shape)
+        elif name in request.layout.placed:
+            arrays[name] = None
         else:
-            arrays[name], alike = None, False  # it went to shared memory
-    if place and start != body.size:
-        raise ValueError(f"{body.size - start} bytes after the last tensor")
-    version = header.get("model_version") or ""
-    return InferAnswer(arrays, shapes, version, header.get("id") or ""), (version, shapes, places) if alike else None
+            raise ValueError(f"the output {name} without its values")
+    if start and place != body.size:
+        raise ValueError(f"{body.size - place} bytes after the last tensor")
+    return InferAnswer(arrays, shapes, str(header.get("model_version") or ""), str(header.get("id") or ""))

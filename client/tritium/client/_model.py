@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _queries as queries
-from ._base import record, told
+from ._base import EXPLANATION_S, record, told
 from ._bulk import Rows, checked_in_flight, pipelined, refuse_iterator
 from ._contract import Arguments, Contract
 from ._deadline import Deadline
-from ._errors import CallError, TritiumError
+from ._errors import CallError, InputError, TransportError, TritiumError
 from ._handle import (
     CHANGED,
     BaseModel,
@@ -29,6 +30,8 @@ from ._tensors import Array
 
 if TYPE_CHECKING:
     from ._client import Client
+
+R = TypeVar("R")
 
 
 class Model(BaseModel):
@@ -120,13 +123,14 @@ class Model(BaseModel):
             InputError: as for a call; or it is not clear which output is meant.
         """
         deadline = self._client._deadline(timeout_s)
-        name = self._declared(deadline).label_output(output)
+        name = self._fitting(lambda contract: contract.label_output(output), deadline)
         return self._run(self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k)), deadline)
 
     def predict(
         self,
         *inputs: Any,
         outputs: str | Iterable[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
         batch_size: int | None = None,
         in_flight: int = 4,
         progress: bool | Callable[[int, int], object] = False,
@@ -138,6 +142,7 @@ class Model(BaseModel):
         Args:
             inputs: as for a call, with the batch axis.
             outputs: as for a call.
+            parameters: as for a call, of each request.
             batch_size: rows in a request; as many as the model takes by default.
             in_flight: requests under way at once.
             progress: True for a bar (needs tqdm), or a function that is called with the rows done and all rows.
@@ -154,15 +159,17 @@ class Model(BaseModel):
         """
         refuse_iterator(inputs)
         first = self._arguments(inputs, named, outputs=outputs)
-        contract = self._declared(self._client._deadline(timeout_s))
-        rows = Rows(contract, first, batch_size, progress)
+        deadline = self._client._deadline(timeout_s)
+        rows = self._fitting(lambda contract: Rows(contract, first, batch_size, progress), deadline)
 
         def run(span: range) -> Any:
-            arguments = self._arguments((rows.part(span),), {}, outputs=first.outputs)
+            arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=parameters)
             return self._run(arguments, self._client._deadline(timeout_s))
 
         with rows, _pool(in_flight) as pool:
-            for span, future in pipelined(rows.spans(), lambda span: pool.submit(run, span), in_flight):
+            for span, future in pipelined(
+                rows.spans(), lambda span: pool.submit(copy_context().run, run, span), in_flight
+            ):
                 try:
                     rows.add(span, future.result())
                 except TritiumError as exc:
@@ -174,6 +181,7 @@ class Model(BaseModel):
         batches: Iterable[Any],
         *,
         outputs: str | Iterable[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
         in_flight: int = 4,
         timeout_s: float | None = None,
     ) -> Iterator[Any]:
@@ -182,6 +190,7 @@ class Model(BaseModel):
         Args:
             batches: what a call takes as its only argument. It is read only as far ahead as requests are under way.
             outputs: as for a call.
+            parameters: as for a call, of each request.
             in_flight: requests under way at once.
             timeout_s: as for a call, of each request.
 
@@ -194,10 +203,10 @@ class Model(BaseModel):
         wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
 
         def run(item: Any) -> Any:
-            return self(item, outputs=wanted, timeout_s=timeout_s)
+            return self(item, outputs=wanted, parameters=parameters, timeout_s=timeout_s)
 
         with _pool(in_flight) as pool:
-            for _, future in pipelined(batches, lambda item: pool.submit(run, item), in_flight):
+            for _, future in pipelined(batches, lambda item: pool.submit(copy_context().run, run, item), in_flight):
                 yield future.result()
 
     def stream(
@@ -230,7 +239,7 @@ class Model(BaseModel):
         arguments = self._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=parameters)
         if not self._client._over_grpc:
             raise refuse_stream(self._client.urls)
-        request = self._declared(deadline).prepare(arguments)
+        request = self._fitting(lambda contract: contract.prepare(arguments), deadline)
         request.operation, request.repeatable = "stream", False
 
         cancel = self._client._may_cancel
@@ -289,14 +298,30 @@ class Model(BaseModel):
         if request.reading.empty:
             return request.reading.result(contract.nothing())
         answer = self._client._send(request, deadline)
-        if answer.version not in contract.versions and contract.changed(answer.version):
-            self._forget()
-        return request.reading.result(answer)
+        if contract.changed(request, answer):
+            self._client._refresh(self.name)
+        try:
+            return request.reading.result(answer)
+        except CallError as exc:
+            raise told(exc, request)  # noqa: B904 — it is the same
+
+    def _fitting(self, use: Callable[[Contract], R], deadline: Deadline) -> R:
+        """Use what is known of the model, and where that does not fit, what the server says of it now."""
+        contract = self._known
+        if contract is None:
+            return use(self._declared(deadline))
+        try:
+            return use(contract)
+        except InputError:
+            newer = self._newer(contract, deadline)
+            if newer is None:
+                raise
+        return use(newer)
 
     def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
         """What the server says of the model now, if that is something else."""
         try:
-            newer = self._client._contract(self.name, self.version, deadline)
+            newer = self._client._contract(self.name, self.version, deadline.shortened(EXPLANATION_S))
         except TritiumError:
             return None
         return None if newer == contract else newer
@@ -332,7 +357,8 @@ class Sequence:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the sequence, if its last request did not."""
-        if not self._state.begun or self._state.ended:
+        # A server that did not answer before would only be waited for again.
+        if not self._state.begun or self._state.ended or isinstance(exc, TransportError):
             return
         inputs, named = self._state.last
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from ._deadline import positive
 from ._errors import InputError
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_GRPC_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*", re.ASCII)
 
 
@@ -30,7 +32,8 @@ class Retries:
             a random part of it, so that many clients do not come back together.
         max_backoff_s: what it does not grow beyond.
         budget: tries beyond the first that the client may make for each call, on average; ten more are granted at the
-            start. When most calls fail, repeating them all would only make it worse.
+            start. When most calls fail, repeating them all would only make it worse. Turning to another server that
+            is well is not counted.
         resend: whether an inference is repeated that may have run already.
     """
 
@@ -46,7 +49,8 @@ class Retries:
             raise InputError(f"The 'attempts' parameter of Retries must be 1 or more, got {self.attempts!r} instead")
         positive(self.backoff_s, "backoff_s")
         positive(self.max_backoff_s, "max_backoff_s")
-        if not self.budget >= 0:
+        number = isinstance(self.budget, int | float) and not isinstance(self.budget, bool)
+        if not number or not 0 <= self.budget < math.inf:
             raise InputError(f"The 'budget' parameter of Retries must be 0 or more, got {self.budget!r} instead")
 
 
@@ -66,7 +70,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse what is no limit."""
-        if not isinstance(self.max_connections, int) or self.max_connections < 1:
+        most = self.max_connections
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
             raise InputError(
                 f"The 'max_connections' parameter of Limits must be 1 or more, got {self.max_connections!r} instead"
             )
@@ -80,7 +85,7 @@ class Tls:
     Attributes:
         ca_file: the certificates that are trusted instead of the system's.
         cert_file: the client's own certificate, with the chain that leads to it.
-        key_file: its private key; may be left out over HTTP if `cert_file` holds it too.
+        key_file: its private key; may be left out if `cert_file` holds it too.
     """
 
     ca_file: str | Path | None = None
@@ -111,10 +116,16 @@ class Tls:
         context.set_alpn_protocols(["http/1.1"])
         return context
 
-    def pem(self, name: str) -> bytes | None:
-        """What a file holds, for gRPC; None where there is no such file."""
-        path = getattr(self, name)
-        return None if path is None else Path(path).read_bytes()
+    def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """What gRPC takes: the trusted certificates, the private key and the own certificate, None where there is none.
+
+        Raises:
+            InputError: a file does not hold what it should.
+        """
+        self.context()  # gRPC would find out only when it connects
+        files = (self.ca_file, self.key_file or self.cert_file, self.cert_file)
+        ca, key, certificate = (None if path is None else Path(path).read_bytes() for path in files)
+        return ca, key, certificate
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,10 @@ class ApiKey:
 
     key: str
     header: str = "X-API-Key"
+
+    def __post_init__(self) -> None:
+        """Refuse what no header can carry."""
+        _checked_secret(self.key, "'key' parameter of ApiKey")
 
     def __repr__(self) -> str:
         """The key is a secret and left out."""
@@ -148,6 +163,10 @@ class BearerToken:
 
     token: str
 
+    def __post_init__(self) -> None:
+        """Refuse what no header can carry."""
+        _checked_secret(self.token, "'token' parameter of BearerToken")
+
     def __repr__(self) -> str:
         """The token is a secret and left out."""
         return "BearerToken('…')"
@@ -167,24 +186,47 @@ class Headers(dict[str, str]):
 
 # What the protocol decides itself.
 _OWN = frozenset(
-    ("connection", "content-encoding", "content-length", "host", "inference-header-content-length", "transfer-encoding")
+    (
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "inference-header-content-length",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "x-request-id",
+    )
 )
 
 
-def checked_headers(headers: Mapping[str, str] | None, auth: ApiKey | BearerToken | None) -> Headers:
+def checked_headers(
+    headers: Mapping[str, str] | None, auth: ApiKey | BearerToken | None, *, over_grpc: bool
+) -> Headers:
     """The headers of every call.
 
     Raises:
         InputError: one cannot be sent, or would change what the protocol itself says. Values are not repeated.
     """
-    wanted = Headers(headers or {})
-    if auth is not None:
-        if not isinstance(auth, ApiKey | BearerToken):
-            raise InputError("The 'auth' parameter must be an ApiKey or a BearerToken")
-        wanted |= auth.headers()
-    for name, value in wanted.items():
-        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN:
+    if auth is not None and not isinstance(auth, ApiKey | BearerToken):
+        raise InputError("The 'auth' parameter must be an ApiKey or a BearerToken")
+    given, more = dict(headers or {}), {} if auth is None else auth.headers()
+    for name, value in (*given.items(), *more.items()):
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN:
             raise InputError(f"A header of the client cannot be called {name!r}")
+        if over_grpc and not _GRPC_NAME.fullmatch(name.lower()):
+            raise InputError(f"A header of the client cannot be called {name!r} over gRPC")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise InputError(f"The value of the header {name!r} must be text of printable ASCII characters")
-    return wanted
+    twice = {name.lower() for name in given} & {name.lower() for name in more}
+    if twice:
+        raise InputError(f"The header {min(twice)!r} is given by 'headers' and by 'auth'")
+    return Headers(given | more)
+
+
+def _checked_secret(secret: str, what: str) -> None:
+    if not isinstance(secret, str) or not secret or not _HEADER_VALUE.fullmatch(secret):
+        raise InputError(f"The {what} must be text of printable ASCII characters, and not empty")

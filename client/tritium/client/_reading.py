@@ -43,11 +43,15 @@ class Reading:
             ProtocolError: outputs are missing, or are not what was asked for.
         """
         arrays = {}
-        for name in self.wanted or self.declared or answer.arrays:
+        for name in self.wanted or self.declared:
             if name in answer.arrays:
                 arrays[name] = self._array(name, answer)
             elif self.wanted:
                 raise ProtocolError(f"{self.model!r} answered without its output {name!r}")
+        if not self.wanted and len(arrays) < len(answer.arrays):  # the model is another one, or declares nothing
+            arrays = {name: self._array(name, answer) for name in answer.arrays}
+        if not arrays:
+            raise ProtocolError(f"{self.model!r} answered without any output")
         if self.top_k:
             (classes,) = arrays.values()
             return _classifications(classes, self.added)

@@ -18,6 +18,7 @@ from ._errors import (
     ServerBusyError,
     ServerError,
 )
+from ._fork import renew_after_fork
 from ._options import Retries
 
 T = TypeVar("T")
@@ -57,11 +58,16 @@ class Replica(Generic[T]):
         if not _is_the_servers_fault(exc):
             self.succeeded()
             return
+        now_s = time.monotonic()
+        if self.out_until_s > now_s:
+            return  # it is left alone already; this call was under way with others
         self.failures += 1
-        self._trouble += 1 / _BUSY_IN_A_ROW if isinstance(exc, ServerError) else 1
+        # Who gave it little time may be as much to blame as the server.
+        mild = isinstance(exc, ServerError | DeadlineExceededError)
+        self._trouble += 1 / _BUSY_IN_A_ROW if mild else 1
         if self._trouble >= 1 - 1e-9:
             doubled = _SHORTEST_EJECTION_S * 2 ** min(self.failures - 1, 10)
-            self.out_until_s = time.monotonic() + min(_LONGEST_EJECTION_S, doubled) * random.uniform(0.8, 1.2)  # noqa: S311
+            self.out_until_s = now_s + min(_LONGEST_EJECTION_S, doubled) * random.uniform(0.8, 1.2)  # noqa: S311
 
 
 class Replicas(Generic[T]):
@@ -77,6 +83,11 @@ class Replicas(Generic[T]):
         self._single = self.all[0] if len(self.all) == 1 else None
         self._turn = 0
         self._tokens = _FIRST_RETRIES
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A lock that another thread held stays held in a forked process, where that thread is not."""
         self._lock = threading.Lock()
 
     def choose(self, avoided: Sequence[Replica[T]] = ()) -> Replica[T]:
@@ -87,8 +98,11 @@ class Replicas(Generic[T]):
         now_s = time.monotonic()
         well = [replica for replica in order if replica.out_until_s <= now_s]
         fresh = [replica for replica in well if replica not in avoided]
-        # If none is well, the one whose time is up first may be well again.
-        return (fresh or well or [min(order, key=lambda replica: replica.out_until_s)])[0]
+        if fresh or well:
+            return (fresh or well)[0]
+        # None is well; the one whose time is up first may be well again.
+        untried = [replica for replica in order if replica not in avoided]
+        return min(untried or order, key=lambda replica: replica.out_until_s)
 
     def next(self) -> Replica[T]:
         """The one to ask first in a new call, which pays for a part of a retry."""
@@ -134,16 +148,15 @@ class Attempts(Generic[T]):
         self.waited_s = 0.0
         self.replica = replicas.next() if pinned is None else pinned
 
-    def pause_s(self, exc: CallError) -> float:
+    def pause_s(self, exc: CallError) -> float | None:
         """After a failure: how long to wait before `replica`, which may be another one now, is asked again.
 
-        Raises:
-            CallError: the failure itself, where it is for good.
+        None where the failure is for good.
         """
         self.replica.failed(exc)
         retries = self._replicas.retries
         if self.count >= retries.attempts or not self._may_repeat(exc):
-            raise exc
+            return None
         self._tried.append(self.replica)
         replica = self._replicas.choose(self._tried)
         least_s = exc.retry_after_s if isinstance(exc, ServerError) else None
@@ -154,8 +167,10 @@ class Attempts(Generic[T]):
         else:
             longest_s = min(retries.max_backoff_s, retries.backoff_s * 2 ** min(self.count - 1, 30))
             pause_s = random.uniform(0, longest_s)  # noqa: S311
-        if pause_s >= self._deadline.left_s() or not self._replicas.spend():
-            raise exc
+        # Turning to another one that is well makes nothing worse, so it costs nothing of the budget.
+        free = replica not in self._tried and replica.out_until_s <= time.monotonic()
+        if pause_s >= self._deadline.left_s() or not (free or self._replicas.spend()):
+            return None
         self.count += 1
         self.replica = replica
         self.waited_s += pause_s

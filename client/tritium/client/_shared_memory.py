@@ -13,10 +13,11 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -47,6 +48,14 @@ class SharedMemory:
         self._bytes: Array = np.frombuffer(memory, np.uint8)
         self._start: int = self._bytes.__array_interface__["data"][0]
         self._used = 0
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        # Until the server says otherwise: the guard sees to it if nobody else could.
+        self.registered = True
+
+    def mine(self) -> bool:
+        """Whether this process made it, and not the one that this one was forked from."""
+        return os.getpid() == self._owner
 
     def __repr__(self) -> str:
         """As in ``SharedMemory('tritium-…', 4096 bytes, 256 used)``."""
@@ -68,14 +77,17 @@ class SharedMemory:
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if any(n < 0 for n in shape):
             raise InputError(f"The 'shape' parameter of array must have no negative lengths, got {shape} instead")
-        start, size = -(-self._used // _ALIGNMENT) * _ALIGNMENT, math.prod(shape) * wanted.itemsize
-        if start + size > self.size_bytes:
+        size = math.prod(shape) * wanted.itemsize
+        with self._lock:
+            start = -(-self._used // _ALIGNMENT) * _ALIGNMENT
+            if fits := start + size <= self.size_bytes:
+                self._used = start + size
+        if not fits:
             raise InputError(
                 f"The region has {self.size_bytes} bytes, {start} of them used; an array of "
                 f"{wanted}{list(shape)} needs {size}"
             )
-        self._used = start + size
-        return self._bytes[start : self._used].view(wanted).reshape(shape)
+        return self._bytes[start : start + size].view(wanted).reshape(shape)
 
     def locate(self, array: Array) -> Place | None:
         """Where in the region an array lies; None if it does not."""
@@ -104,11 +116,15 @@ def guarded(client: BaseClient[Any], size_bytes: int) -> Iterator[SharedMemory]:
         raise InputError("Shared memory needs Linux, and a server on this machine")
     name = f"tritium-client-{os.getpid()}-{secrets.token_hex(6)}"
     path = _FOLDER / name
-    with _Guard(client, name):
-        try:
-            yield SharedMemory(name, size_bytes, _mapped(path, size_bytes))
-        finally:
+    guard = _Guard(client, name)
+    region: SharedMemory | None = None
+    try:
+        region = SharedMemory(name, size_bytes, _mapped(path, size_bytes))
+        yield region
+    finally:
+        if region is None or region.mine():
             path.unlink(missing_ok=True)
+            guard.dismiss(done=region is None or not region.registered)
 
 
 def _mapped(path: Path, size_bytes: int) -> mmap.mmap:
@@ -128,10 +144,7 @@ class _Guard:
     """The process that takes a region away if this one cannot. It is told through a pipe, whose end is its sign."""
 
     def __init__(self, client: BaseClient[Any], name: str) -> None:
-        self._task = {"name": name, "url": client.url, **client._secrets()}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> None:
+        task = {"name": name, "url": client.url, **client._secrets()}
         # A session of its own, so that a Ctrl-C meant for this process does not end it.
         self._process = subprocess.Popen(
             # The file itself: importing the package would cost the guard more than all that it has to do.
@@ -141,13 +154,22 @@ class _Guard:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        assert self._process.stdin is not None  # noqa: S101 — narrows the type
-        self._process.stdin.write(json.dumps(self._task).encode() + b"\n")
-        self._process.stdin.flush()
+        self._tell(json.dumps(task))
 
-    def __exit__(self, *_: object) -> None:
-        assert self._process is not None and self._process.stdin is not None  # noqa: S101
+    def dismiss(self, *, done: bool) -> None:
+        """Let it go: `done` says whether there is nothing left for it to do."""
+        if done:
+            self._tell("done")
         with suppress(OSError):
-            self._process.stdin.write(b"done\n")
-            self._process.stdin.close()
+            self._pipe.close()
         self._process.wait()
+
+    def _tell(self, line: str) -> None:
+        with suppress(OSError):
+            self._pipe.write(line.encode() + b"\n")
+            self._pipe.flush()
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        assert self._process.stdin is not None  # noqa: S101 — narrows the type
+        return self._process.stdin

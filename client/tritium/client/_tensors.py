@@ -120,7 +120,10 @@ def coerce(value: Any, spec: TensorSpec, *, chosen: bool | None = None) -> Array
     chosen = has_dtype if chosen is None else chosen
     if not chosen and not array.size:
         return array.astype(wanted)
+    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+        raise InputError(f"Input {spec.name!r} has masked values, which a model cannot see; fill them first")
     if spec.dtype == "BYTES":
+        array = array.astype(object) if array.dtype.kind == "T" else array
         items = array.ravel() if array.dtype == object else ()
         strange = {type(item).__name__ for item in items if not isinstance(item, str | bytes)}
         if array.dtype.kind not in "USTO" or strange:
@@ -163,6 +166,8 @@ def _same_values(array: Array, wanted: np.dtype[Any]) -> bool:
         return not array.size or (array.min() >= limits.min and array.max() <= limits.max)
     if not (wanted.kind == "f" or wanted.name == "bfloat16") or array.dtype.kind not in "iuf":
         return False
+    if array.dtype.kind in "iu":
+        return bool((array.astype(wanted).astype(array.dtype) == array).all())
     with np.errstate(over="ignore"):
         return bool((np.isfinite(array.astype(wanted)) == np.isfinite(array)).all())
 

@@ -12,10 +12,10 @@ else:
     # Every run of pytest imports this package for its plugin, wherever Tritium is installed: so nothing else is loaded
     # before somebody asks for it. A type checker does not see these two, or it would believe in any name.
     def __getattr__(name: str) -> object:
-        try:
-            return getattr(importlib.import_module("._public", __name__), name)
-        except AttributeError:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        public = None if name.startswith("_") and name != "__all__" else importlib.import_module("._public", __name__)
+        if not hasattr(public, name):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals().setdefault(name, getattr(public, name))
 
     def __dir__() -> list[str]:
         return [*globals(), *__getattr__("__all__")]
