@@ -279,6 +279,12 @@ def test_a_change_of_protocol_is_no_response() -> None:
         _read([switch], ended=True)
 
 
+@pytest.mark.parametrize("status", [b"000", b"099", b"20", b"2000", b"-20", b"OK"])
+def test_a_status_that_is_none_is_no_response(status: bytes) -> None:
+    with pytest.raises(BadResponseError):
+        _read([b"HTTP/1.1 " + status + b" OK\r\nContent-Length: 0\r\n\r\n"], ended=True)
+
+
 def test_an_older_http_ends_with_the_connection() -> None:
     response = _read([b"HTTP/1.0 200 OK\r\n\r\n{}"], ended=True)
     assert response is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
@@ -177,11 +177,12 @@ class AsyncClient(BaseClient[AsyncTransport]):
             self._regions.append(region)
             try:
                 yield region
-            finally:
-                self._regions.remove(region)
-                if region.mine():
-                    await self._send(region.unregistration(), self._deadline(None))
-                    region.registered = False
+            except BaseException:
+                with suppress(TritiumError):  # what ended the block says more
+                    await self._unregister(region)
+                raise
+            else:
+                await self._unregister(region)
         finally:
             await asyncio.to_thread(memory.__exit__, None, None, None)
 
@@ -191,6 +192,21 @@ class AsyncClient(BaseClient[AsyncTransport]):
         except ServerError:
             region.registered = False  # refused; after any other failure nobody knows
             raise
+
+    async def _unregister(self, region: SharedMemory) -> None:
+        self._regions.remove(region)
+        if not region.mine():
+            return
+        deadline = self._deadline(None)
+        while region.registered:
+            try:
+                await self._send(region.unregistration(), deadline)
+                region.registered = False
+            except ServerError as exc:
+                # Triton answers before it lets go of the memory that it answered from.
+                if "in use" not in str(exc) or deadline.left_s() <= POLL_S:
+                    raise
+                await asyncio.sleep(POLL_S)
 
     async def _models(self, deadline: Deadline) -> list[ModelStatus]:
         return self._statuses(await self._send(queries.repository_index(), deadline))

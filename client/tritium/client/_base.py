@@ -242,7 +242,7 @@ def readiness(model: str | None) -> Query:
 
 def lies_within(array: Array, start: int, size_bytes: int) -> int | None:
     """At which byte of a piece of memory a contiguous array begins; None if it does not lie there as a whole."""
-    if not isinstance(array, np.ndarray) or not array.flags.c_contiguous or array.dtype == object:
+    if not isinstance(array, np.ndarray) or not array.nbytes or not array.flags.c_contiguous or array.dtype.kind == "O":
         return None
     offset: int = array.__array_interface__["data"][0] - start
     return offset if offset >= 0 and offset + array.nbytes <= size_bytes else None

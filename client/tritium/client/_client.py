@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
@@ -187,11 +187,12 @@ class Client(BaseClient[Transport]):
             self._regions.append(region)
             try:
                 yield region
-            finally:
-                self._regions.remove(region)
-                if region.mine():
-                    self._send(region.unregistration(), self._deadline(None))
-                    region.registered = False
+            except BaseException:
+                with suppress(TritiumError):  # what ended the block says more
+                    self._unregister(region)
+                raise
+            else:
+                self._unregister(region)
 
     def _register(self, region: SharedMemory) -> None:
         try:
@@ -199,6 +200,21 @@ class Client(BaseClient[Transport]):
         except ServerError:
             region.registered = False  # refused; after any other failure nobody knows
             raise
+
+    def _unregister(self, region: SharedMemory) -> None:
+        self._regions.remove(region)
+        if not region.mine():
+            return
+        deadline = self._deadline(None)
+        while region.registered:
+            try:
+                self._send(region.unregistration(), deadline)
+                region.registered = False
+            except ServerError as exc:
+                # Triton answers before it lets go of the memory that it answered from.
+                if "in use" not in str(exc) or deadline.left_s() <= POLL_S:
+                    raise
+                time.sleep(POLL_S)
 
     def _models(self, deadline: Deadline) -> list[ModelStatus]:
         return self._statuses(self._send(queries.repository_index(), deadline))

@@ -95,7 +95,7 @@ class Model(BaseModel):
             Other arrays are views on what was received.
 
         Raises:
-            InputError: an input is missing or unknown, or its dtype or shape does not fit; nothing was sent.
+            InputError: an input is missing or unknown, or its dtype or shape does not fit; no inference was sent.
             TransportError: no answer arrived.
             ServerError: the server refused the request, or the model failed.
         """

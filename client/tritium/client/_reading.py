@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._errors import ProtocolError
+from ._errors import InputError, ProtocolError
 from ._metadata import Classification
 from ._tensors import Array, Outputs, decode_strings
 
@@ -41,6 +41,7 @@ class Reading:
 
         Raises:
             ProtocolError: outputs are missing, or are not what was asked for.
+            InputError: an array in shared memory has another shape than what it was to receive.
         """
         arrays = {}
         for name in self.wanted or self.declared:
@@ -62,7 +63,7 @@ class Reading:
         if name in self.out:
             given, shape = self.out[name], answer.shapes[name]
             if (shape[1:] if self.added else shape) != given.shape and shape != given.shape:
-                raise ProtocolError(f"The output {name!r} of {self.model!r} has shape {shape}, 'out' has {given.shape}")
+                raise InputError(f"The output {name!r} of {self.model!r} has shape {shape}, 'out' has {given.shape}")
             return given
         if array is None:
             raise ProtocolError(f"{self.model!r} answered without the values of its output {name!r}")

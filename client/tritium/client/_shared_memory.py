@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import operator
 import os
 import secrets
 import subprocess
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -61,7 +62,7 @@ class SharedMemory:
         """As in ``SharedMemory('tritium-…', 4096 bytes, 256 used)``."""
         return f"SharedMemory({self.name!r}, {self.size_bytes} bytes, {self._used} used)"
 
-    def array(self, shape: int | Sequence[int], dtype: DTypeLike) -> Array:
+    def array(self, shape: SupportsIndex | Sequence[SupportsIndex], dtype: DTypeLike) -> Array:
         """An array in the region, at the next free place that is a multiple of 64 bytes; zeros at first.
 
         Args:
@@ -74,10 +75,13 @@ class SharedMemory:
         wanted = np.dtype(dtype)
         if wanted.kind == "O" or triton_dtype(wanted) == "BYTES":
             raise InputError(f"An array in shared memory must hold numbers or booleans, got {wanted} instead")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if any(n < 0 for n in shape):
-            raise InputError(f"The 'shape' parameter of array must have no negative lengths, got {shape} instead")
-        size = math.prod(shape) * wanted.itemsize
+        try:
+            lengths = tuple(map(operator.index, (shape,) if isinstance(shape, SupportsIndex) else shape))
+        except TypeError as exc:
+            raise InputError(f"The 'shape' parameter of array must be whole numbers, got {shape!r} instead") from exc
+        if any(n < 0 for n in lengths):
+            raise InputError(f"The 'shape' parameter of array must have no negative lengths, got {shape!r} instead")
+        size = math.prod(lengths) * wanted.itemsize
         with self._lock:
             start = -(-self._used // _ALIGNMENT) * _ALIGNMENT
             if fits := start + size <= self.size_bytes:
@@ -85,9 +89,9 @@ class SharedMemory:
         if not fits:
             raise InputError(
                 f"The region has {self.size_bytes} bytes, {start} of them used; an array of "
-                f"{wanted}{list(shape)} needs {size}"
+                f"{wanted}{list(lengths)} needs {size}"
             )
-        return self._bytes[start : start + size].view(wanted).reshape(shape)
+        return self._bytes[start : start + size].view(wanted).reshape(lengths)
 
     def locate(self, array: Array) -> Place | None:
         """Where in the region an array lies; None if it does not."""
@@ -136,7 +140,7 @@ def _mapped(path: Path, size_bytes: int) -> mmap.mmap:
             return mmap.mmap(descriptor, size_bytes)
         finally:
             os.close(descriptor)
-    except OSError as exc:
+    except (OSError, OverflowError) as exc:
         raise InputError(f"There is no room for {size_bytes} bytes of shared memory: {exc}") from exc
 
 
