@@ -16,7 +16,7 @@ PAIRS = [(Client, AsyncClient), (Model, AsyncModel), (Sequence, AsyncSequence)]
 # What needs no explanation of its own: its class gives it, or Python.
 UNEXPLAINED = ("__init__", "__exit__")
 # What asks no server, or only ends.
-SILENT = ("__repr__", "__enter__", "__exit__", "close", "model", "sequence", "url", "urls")
+SILENT = ("__enter__", "__exit__", "close", "model", "sequence", "url", "urls")
 # How the words for a client that is awaited differ.
 WORDS = {
     "async with": "with",
@@ -39,11 +39,11 @@ def _function(member: Any) -> Callable[..., Any]:
 
 
 def _public(cls: type) -> dict[str, Callable[..., Any]]:
-    """The functions of a class that are public, and those that `with`, calls and `repr` use."""
+    """The functions of a class that are public, and those that `with` and calls use."""
     return {
         name: _function(member)
         for name, member in vars(cls).items()
-        if (not name.startswith("_") or re.fullmatch(r"__(call|repr|a?enter|a?exit)__", name))
+        if (not name.startswith("_") or re.fullmatch(r"__(call|a?enter|a?exit)__", name))
         and (callable(member) or isinstance(member, property | classmethod))
     }
 

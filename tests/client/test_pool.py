@@ -81,14 +81,19 @@ def test_one_client_serves_32_threads(protocol: str, calls: int, protocol_server
 
 
 def test_threads_that_wait_for_the_only_connection_all_get_their_turn(protocol_server: TritonServer) -> None:
-    made, enough = [0] * 8, 20
-    with Client(protocol_server.http_url, retries=ONCE, limits=Limits(max_connections=1), timeout_s=20) as client:
+    made, enough, failed = [0] * 8, 20, threading.Event()
+    with Client(protocol_server.http_url, retries=ONCE, limits=Limits(max_connections=1), timeout_s=10) as client:
         model = client.model(IDENTITY)
 
         def work(thread: int) -> None:
-            while min(made) < enough:
-                assert _right(model, thread, made[thread])
-                made[thread] += 1
+            try:
+                # Whoever has had enough goes on, so that it could keep the others from theirs.
+                while min(made) < enough and not failed.is_set():
+                    assert _right(model, thread, made[thread])
+                    made[thread] += 1
+            except BaseException:
+                failed.set()
+                raise
 
         with ThreadPoolExecutor(len(made)) as pool:
             list(pool.map(work, range(len(made))))

@@ -107,7 +107,7 @@ class Contract:
 
     def changed(self, request: InferRequest, answer: InferAnswer) -> bool:
         """Whether an answer shows that the model is not the one that is known any more."""
-        if not request.reading.wanted and len(answer.arrays.keys() & self._declared_set) != len(self._declared):
+        if not request.reading.wanted and self._declared and answer.arrays.keys() - self._declared_set:
             return True
         version = answer.version
         if self._version or version in self._versions:

@@ -125,4 +125,4 @@ class GrpcTransport:
         if isinstance(exc, grpc.RpcError):
             return wire.failure(exc, self.endpoint, model, deadline)
         # gRPC's own words for a closed channel.
-        return answers.client_closed() if "closed channel" in str(exc) else exc
+        return answers.client_closed() if "closed" in str(exc).lower() else exc

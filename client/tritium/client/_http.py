@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import ssl
 import threading
@@ -55,8 +56,9 @@ class HttpTransport:
         # The connection used last is used next, so that those beyond what is needed are the ones that grow old.
         self._idle: deque[_Connection] = deque()
         self._open = 0
-        self._waiting = 0
-        self._changed = threading.Condition()
+        # Those who wait for a connection, in the order in which they came; each gets one, or None: leave to open one.
+        self._line: deque[queue.SimpleQueue[_Connection | None]] = deque()
+        self._lock = threading.Lock()
         self._closed = False
 
     def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
@@ -92,32 +94,54 @@ class HttpTransport:
         self._closed = closed
 
     def _take(self, deadline: Deadline) -> _Connection:
-        if self._closed:
-            raise answers.client_closed()
-        # The usual way takes no lock: a deque's ends are safe between threads.
         while True:
-            with suppress(IndexError):  # there is none, or another thread was quicker
-                connection = self._idle.pop()
-                if connection.usable():
-                    return connection
-                self._discard(connection)
-                continue
-            if self._reserve(deadline):
+            if self._closed:
+                raise answers.client_closed()
+            connection = self._next(deadline)
+            if connection is None:
                 return self._connect(deadline)
+            if connection.usable():
+                return connection
+            self._discard(connection)
 
-    def _reserve(self, deadline: Deadline) -> bool:
-        """Wait until a connection may be opened (True), or one that is open is idle (False)."""
-        with self._changed:
-            self._waiting += 1
-            try:
-                while self._open >= self._limits.max_connections:
-                    if self._idle:
-                        return False
-                    self._changed.wait(deadline.need_s(self.endpoint))
+    def _next(self, deadline: Deadline) -> _Connection | None:
+        """A connection that is idle, or None: leave to open one. Whoever has to wait for it stands in line."""
+        if not self._line:
+            # The usual way takes no lock: a deque's ends are safe between threads.
+            with suppress(IndexError):
+                return self._idle.pop()
+        with self._lock:
+            if self._open < self._limits.max_connections:
                 self._open += 1
-                return True
-            finally:
-                self._waiting -= 1
+                return None
+            place: queue.SimpleQueue[_Connection | None] = queue.SimpleQueue()
+            self._line.append(place)
+        try:
+            self._serve_line()  # one may have been given back just now
+            return place.get(timeout=deadline.need_s(self.endpoint))
+        except queue.Empty:
+            self._leave(place)
+            raise deadline.exceeded(self.endpoint) from None
+        except BaseException:
+            self._leave(place)
+            raise
+
+    def _leave(self, place: queue.SimpleQueue[_Connection | None]) -> None:
+        with self._lock, suppress(ValueError):
+            self._line.remove(place)
+        # It may have been this one's turn at the same moment.
+        with suppress(queue.Empty):
+            connection = place.get_nowait()
+            if connection is None:
+                self._released()
+            else:
+                self._give_back(connection)
+
+    def _serve_line(self) -> None:
+        with self._lock, suppress(IndexError):
+            while self._line:
+                connection = self._idle.pop()
+                self._line.popleft().put(connection)
 
     def _connect(self, deadline: Deadline) -> _Connection:
         try:
@@ -132,9 +156,8 @@ class HttpTransport:
             return
         connection.forget()
         self._idle.append(connection)
-        if self._waiting:
-            with self._changed:
-                self._changed.notify()
+        if self._line:
+            self._serve_line()
         if self._is_closed():  # by another thread, just now
             self.close()
 
@@ -143,9 +166,12 @@ class HttpTransport:
         self._released()
 
     def _released(self) -> None:
-        with self._changed:
-            self._open -= 1
-            self._changed.notify()
+        """One connection less is open: the first in line may open another."""
+        with self._lock:
+            if self._line:
+                self._line.popleft().put(None)
+            else:
+                self._open -= 1
 
     def _is_closed(self) -> bool:
         return self._closed
