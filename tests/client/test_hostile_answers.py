@@ -18,7 +18,7 @@ from tritium.client._queries import server_metadata, server_ready
 
 from .messages import GRPC, HTTP, received, request
 
-SETTINGS = settings(deadline=None, derandomize=True, database=None, max_examples=1500)
+SETTINGS = settings(deadline=None, derandomize=True, database=None, max_examples=800)
 TEXT = st.text(max_size=20)
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-2, 9), st.floats(), TEXT, st.just(10**400), st.just("id")),

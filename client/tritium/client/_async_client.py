@@ -93,15 +93,30 @@ class AsyncClient(BaseClient[AsyncTransport]):
             await replica.transport.close()
 
     def model(self, name: str, version: str | int | None = None) -> AsyncModel:
-        """A handle on a model; ``version`` None lets the server choose. Asks the server nothing yet."""
+        """A handle on a model. Asks the server nothing yet.
+
+        Args:
+            name: the model's name.
+            version: the version that is to answer; by default the server chooses.
+
+        Raises:
+            InputError: they cannot be those of a model.
+        """
         return AsyncModel(self, *checked_model(name, version))
 
     async def models(self) -> list[ModelStatus]:
-        """Every model in the server's repository, with the state of each version."""
+        """Every model in the server's repository, with the state of each version.
+
+        Raises:
+            ServerError: the server does not tell.
+        """
         return await self._models(self._deadline(None))
 
     async def is_ready(self, model: str | None = None) -> bool:
         """Whether the server, or a model on it, says that it is ready.
+
+        Args:
+            model: the model's name; the server itself by default.
 
         Raises:
             TransportError: no server answered.
@@ -111,6 +126,10 @@ class AsyncClient(BaseClient[AsyncTransport]):
 
     async def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
         """Wait until the server, or a model on it, is ready; a server that is not there yet may still come.
+
+        Args:
+            model: the model's name; the server itself by default.
+            timeout_s: seconds to wait at most.
 
         Raises:
             DeadlineExceededError: it was not, within `timeout_s`.
@@ -135,6 +154,10 @@ class AsyncClient(BaseClient[AsyncTransport]):
 
         If that fails, the versions that were being served go on being served. With several URLs, every server loads it.
 
+        Args:
+            name: the model's name.
+            timeout_s: seconds that loading may take.
+
         Raises:
             ServerError: the model does not load; the message has the server's reason.
         """
@@ -144,7 +167,14 @@ class AsyncClient(BaseClient[AsyncTransport]):
             self._forget(name)
 
     async def unload(self, name: str) -> None:
-        """Take a model out of service, on every server. Returns before the last requests are answered."""
+        """Take a model out of service, on every server. Returns before the last requests are answered.
+
+        Args:
+            name: the model's name.
+
+        Raises:
+            ServerError: the server does not allow it.
+        """
         await self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
         self._forget(name)
 
@@ -162,6 +192,9 @@ class AsyncClient(BaseClient[AsyncTransport]):
 
         Arrays made by :meth:`SharedMemory.array` go to a model by reference when they are its inputs, and receive its
         outputs as its ``out``. Linux only; the server must allow it.
+
+        Args:
+            size_bytes: how large it is to be.
 
         Raises:
             InputError: there is no such memory here, or not as much.

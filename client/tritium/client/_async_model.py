@@ -51,7 +51,11 @@ class AsyncModel(BaseModel):
         return (await self._declared(self._client._deadline(None))).metadata
 
     async def config(self) -> dict[str, Any]:
-        """The model's configuration in use, in Triton's JSON form; empty where the server has none."""
+        """The model's configuration in use, in Triton's JSON form; empty where the server has none.
+
+        Raises:
+            ModelNotFoundError: there is no such model; the message names the closest one.
+        """
         return (await self._declared(self._client._deadline(None))).config
 
     async def statistics(self) -> dict[str, Any]:
@@ -381,6 +385,8 @@ class AsyncSequence:
         arguments = model._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=more)
         contract = await model._declared(deadline)
         contract.check_correlation(self.correlation_id)
+        if contract.decoupled:
+            raise refuse_decoupled(contract)
         request = contract.prepare(arguments)
         request.repeatable = False
         answer = await client._send(request, deadline, self._replica)

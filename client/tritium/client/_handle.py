@@ -74,7 +74,7 @@ def checked_parameters(parameters: Mapping[str, Parameter] | None) -> Mapping[st
         InputError: they have values that the protocol does not know.
     """
     for name, value in (parameters or {}).items():
-        if not isinstance(name, str) or not _can_be_sent(value):
+        if not isinstance(name, str) or not _can_be_sent(name) or not _can_be_sent(value):
             raise InputError(
                 f"The parameter {name!r} must be a bool, a number that is finite and fits 64 bits, or text, "
                 f"got {value!r} instead"

@@ -63,9 +63,10 @@ class HttpTransport:
 
     def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
-        parts = self._wire.inference(request, deadline.need_s(self.endpoint))
         connection = self._take(deadline)
         try:
+            # Only now: what is left of the time goes along.
+            parts = self._wire.inference(request, deadline.need_s(self.endpoint))
             return self._wire.answer(request, connection.exchange(parts, deadline))
         finally:
             self._give_back(connection)

@@ -117,6 +117,8 @@ class ResponseReader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             raise BadResponseError(exc) from exc
         status, rest = parser.get_status_code(), self._received - length
+        if status < 100:
+            raise BadResponseError(f"a status of {status}")
         if 100 <= status < 200:
             self._head[:rest] = self._head[length : self._received]
             self._received = rest

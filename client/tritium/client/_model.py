@@ -54,7 +54,11 @@ class Model(BaseModel):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The model's configuration in use, in Triton's JSON form; empty where the server has none."""
+        """The model's configuration in use, in Triton's JSON form; empty where the server has none.
+
+        Raises:
+            ModelNotFoundError: there is no such model; the message names the closest one.
+        """
         return self._declared(self._client._deadline(None)).config
 
     def statistics(self) -> dict[str, Any]:
@@ -388,6 +392,8 @@ class Sequence:
         arguments = model._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=more)
         contract = model._declared(deadline)
         contract.check_correlation(self.correlation_id)
+        if contract.decoupled:
+            raise refuse_decoupled(contract)
         request = contract.prepare(arguments)
         request.repeatable = False
         answer = client._send(request, deadline, self._replica)

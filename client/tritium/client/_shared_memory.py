@@ -26,6 +26,7 @@ from numpy.typing import DTypeLike
 from . import _queries as queries
 from ._base import BaseClient, lies_within
 from ._errors import InputError
+from ._fork import renew_after_fork
 from ._queries import Query
 from ._request import Place
 from ._tensors import Array, triton_dtype
@@ -159,6 +160,12 @@ class _Guard:
             start_new_session=True,
         )
         self._tell(json.dumps(task))
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In the new process: its end of the pipe would hide the end of the other one."""
+        with suppress(OSError):
+            self._pipe.close()
 
     def dismiss(self, *, done: bool) -> None:
         """Let it go: `done` says whether there is nothing left for it to do."""
