@@ -231,14 +231,12 @@ def test_every_error_of_a_socket_is_mapped(
         raise kind(5, "it broke")
 
     class Broken(socket.socket):
+        connect = fail if moment == "connect" else socket.socket.connect
         sendmsg = fail if moment == "send" else socket.socket.sendmsg
         recv_into = fail if moment == "receive" else socket.socket.recv_into
 
     with Client(server.http_url, retries=Retries(attempts=1)) as client:
-        if moment == "connect":
-            monkeypatch.setattr(socket, "create_connection", fail)
-        else:
-            monkeypatch.setattr(socket, "socket", Broken)
+        monkeypatch.setattr(socket, "socket", Broken)
         with pytest.raises(TransportError) as caught:
             client.is_ready()
     assert isinstance(caught.value, ConnectFailedError)

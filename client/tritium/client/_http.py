@@ -308,18 +308,33 @@ def _connected(endpoint: Endpoint, deadline: Deadline, connect_timeout_s: float)
     ends = deadline.shortened(connect_timeout_s)
     failure: Exception = TimeoutError("it took too long")
     try:
-        addresses = socket.getaddrinfo(endpoint.host.strip("[]"), endpoint.port, type=socket.SOCK_STREAM)
+        addresses = _addresses(endpoint.host.strip("[]"), endpoint.port)
     except (OSError, UnicodeError) as exc:
         raise _not_connected(exc, endpoint, deadline) from exc
-    for _, _, _, _, address in addresses:
+    for family, address in addresses:
         left_s = ends.left_s()
         if left_s <= 0:
             break
+        made = socket.socket(family, socket.SOCK_STREAM)
         try:
-            return socket.create_connection((str(address[0]), endpoint.port), timeout=left_s)
+            made.settimeout(left_s)
+            made.connect(address)
         except OSError as exc:
+            made.close()
             failure = exc
+        else:
+            return made
     raise _not_connected(failure, endpoint, deadline) from failure
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
+    """Where a host is. Of a number nobody need be asked, and the system's resolver has locks that a fork can break."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host)
+            return [(family, (host, port))]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
 
 
 def _not_connected(exc: Exception, endpoint: Endpoint, deadline: Deadline) -> TransportError:
