@@ -81,6 +81,8 @@ class Contract:
     ) -> None:
         self.metadata = metadata
         self.config = config or {}
+        # Of a server without configs nobody knows whether it only does not say.
+        self._takes_none = config is not None and not metadata.inputs
         self.extensions = frozenset(extensions)
         self._name = metadata.name
         self._version = version
@@ -137,7 +139,7 @@ class Contract:
             arrays, added = fit_batch(arrays, specs)
         for spec in specs if metadata.inputs else ():
             check_shape(arrays[spec.name], spec, batched=metadata.batched, given=given.get(spec.name))
-        rows = len(next(iter(arrays.values()))) if metadata.batched else 1
+        rows = len(next(iter(arrays.values()))) if metadata.batched and arrays else 1
         if metadata.max_batch_size and rows > metadata.max_batch_size:
             raise InputError(
                 f"{self._name!r} takes at most {metadata.max_batch_size} rows a request, got {rows}; "
@@ -300,7 +302,9 @@ class Contract:
                 raise InputError(f"Input {min(both)!r} of {self._name!r} is given twice, in the mapping and by name")
             inputs, named = (), {**columns, **named}
         if not specs:
-            if inputs or not named:
+            if self._takes_none and (inputs or named):
+                raise InputError(f"{self._name!r} takes no inputs")
+            if not self._takes_none and (inputs or not named):
                 raise InputError(f"{self._name!r} declares no inputs, so they must be given by name")
             return named, chosen
         if len(inputs) > len(specs):
