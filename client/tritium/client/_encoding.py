@@ -100,7 +100,8 @@ def from_json_list(values: Any, dtype: str, shape: Sequence[int]) -> Array:
     if wanted.kind not in "iub":
         values = [math.nan if item is None else item for item in _flat(values)]
     try:
-        return np.array(values, dtype=wanted).reshape(shape)
+        with np.errstate(over="ignore"):  # what is too large for the dtype is infinite in it
+            return np.array(values, dtype=wanted).reshape(shape)
     except OverflowError as exc:
         raise ValueError(exc) from exc
 
