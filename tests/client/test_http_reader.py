@@ -336,6 +336,6 @@ def test_the_first_tensor_of_a_body_is_aligned(json_length: int, size: int, chun
     head = OK + b"Inference-Header-Content-Length: %d\r\n" % json_length + framing + b"\r\n\r\n"
     assert _read(_cut(head + sent, places), reader=reader) is not None
     assert reader.json_length == json_length
-    tensor = reader.body[json_length:].view(np.float64)
+    tensor = np.frombuffer(reader.body[json_length:], np.float64)
     assert tensor.flags.aligned
     assert tensor.flags.writeable

@@ -152,6 +152,29 @@ def test_map_raises_at_the_item_that_failed(small_client: Client) -> None:
         next(results)
 
 
+def _broken(count: int) -> Iterator[NDArray[Any]]:
+    yield from _read([], count)
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("in_flight", [1, 4, 100])
+def test_what_the_items_fail_with_is_raised_after_the_results_of_those_before(in_flight: int, url: str) -> None:
+    with Client(url) as client:
+        mapped = client.model("number").map(_broken(10), in_flight=in_flight)
+        assert [len(next(mapped)) for _ in range(10)] == [1] * 10
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(mapped)
+
+    async def run() -> None:
+        async with AsyncClient(url) as client:
+            mapped = client.model("number").map(_broken(10), in_flight=in_flight)
+            assert [len(await anext(mapped)) for _ in range(10)] == [1] * 10
+            with pytest.raises(OSError, match="the disk is gone"):
+                await anext(mapped)
+
+    asyncio.run(run())
+
+
 def test_async_map_raises_at_the_item_that_failed(url: str) -> None:
     async def run() -> None:
         async with AsyncClient(url) as client:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tritium.client import (
+    BulkError,
     Client,
     InferenceFailedError,
     InputError,
@@ -23,6 +24,8 @@ from tritium.client import (
 )
 from tritium.repository import GoldenCases, Repository
 from tritium.server import TritonServer
+
+from .surfaces import SURFACES, use
 
 Golden = dict[str, GoldenCases]
 A = np.array([[1, 2], [3, 4]], dtype=np.float32)
@@ -230,6 +233,36 @@ def test_more_rows_than_the_model_takes_are_refused(svm: Model) -> None:
 def test_unknown_output_is_refused_with_the_closest(svm: Model, pixels: NDArray[Any]) -> None:
     with pytest.raises(InputError, match=r"has no output 'lable'; it has label .*Did you mean 'label'\?"):
         svm(pixels, outputs=["lable"])
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize(
+    ("method", "inputs", "options", "valid"),
+    [
+        ("__call__", {"indx": [[1]]}, {}, ("index",)),
+        ("__call__", {"index": [["one"]]}, {}, ()),
+        ("__call__", {"index": [[1]]}, {"outputs": "valve"}, ("value",)),
+        ("predict", {"index": [[1], [2, 3]]}, {}, ()),
+        ("classify", {"index": [[1]]}, {"output": "valve"}, ("value",)),
+    ],
+)
+def test_what_is_refused_before_it_is_sent_knows_whom_it_is_about(
+    surface: str, method: str, inputs: dict[str, Any], options: dict[str, Any], valid: Any, small_server: TritonServer
+) -> None:
+    with pytest.raises(InputError) as caught:
+        use(surface, small_server.http_url, "pick", method, **inputs, **options)
+    about = caught.value
+    assert (about.model, about.url, about.valid, about.status) == ("pick", small_server.http_url, valid, None)
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_rows_that_failed_know_the_request_of_the_first(surface: str, small_server: TritonServer) -> None:
+    with pytest.raises(BulkError) as caught:
+        use(surface, small_server.http_url, "pick", "predict", [[1], [99], [1]], batch_size=1)
+    ((_, first),) = caught.value.failed
+    about = caught.value
+    assert (about.model, about.url, about.status) == ("pick", small_server.http_url, first.status)
+    assert about.request_id == first.request_id != ""
 
 
 def test_refused_call_is_not_sent(small_server: TritonServer) -> None:

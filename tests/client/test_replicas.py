@@ -66,7 +66,7 @@ def attempts(
     repeatable: bool = True,
 ) -> Attempts[str]:
     replicas = Replicas(list(names), retries or Retries())
-    return Attempts(replicas, Deadline(timeout_s), repeatable=repeatable)
+    return Attempts(replicas, replicas.next(), Deadline(timeout_s), repeatable=repeatable)
 
 
 # whose turn it is
@@ -117,7 +117,7 @@ def test_calls_that_were_under_way_together_count_once(clock: Clock) -> None:
 def test_turning_to_another_server_that_is_well_costs_nothing_of_the_budget(clock: Clock) -> None:
     replicas = Replicas(["a", "b"], Retries(budget=0))
     for _ in range(50):
-        assert Attempts(replicas, Deadline(30), pinned=replicas.all[0]).pause_s(unreachable()) == 0
+        assert Attempts(replicas, replicas.all[0], Deadline(30)).pause_s(unreachable()) == 0
 
 
 def test_server_that_answers_again_is_well(clock: Clock) -> None:
@@ -241,7 +241,7 @@ def test_budget_runs_dry_and_is_earned_again() -> None:
     replicas = Replicas(["a"], Retries(attempts=100, budget=0.5, backoff_s=1e-6))
 
     def tries() -> int:
-        trying = Attempts(replicas, Deadline(30))
+        trying = Attempts(replicas, replicas.next(), Deadline(30))
         while trying.pause_s(busy()) is not None:
             pass
         return trying.count - 1
@@ -249,10 +249,3 @@ def test_budget_runs_dry_and_is_earned_again() -> None:
     assert tries() == 10
     assert tries() == 0
     assert tries() == 1
-
-
-def test_pinned_call_stays_with_its_server() -> None:
-    replicas = Replicas(["a", "b"], Retries())
-    pinned = replicas.all[1]
-    chosen = {Attempts(replicas, Deadline(30), pinned=pinned).replica.transport for _ in range(4)}
-    assert chosen == {"b"}

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 
 from . import _errors as errors
-from ._contract import closest
 from ._endpoint import Endpoint
 from ._metadata import ModelStatus
 
@@ -105,7 +104,7 @@ def explained(exc: errors.ServerError, statuses: Sequence[ModelStatus]) -> error
     else:
         valid = names
         known = f"There are {', '.join(names)}" if names else "There are no models"
-        known += closest(exc.model or "", names)
+        known += errors.closest(exc.model or "", names)
     return type(exc)(
         f"{exc}. {known}", url=exc.url, model=exc.model, request_id=exc.request_id, status=exc.status, valid=valid
     )

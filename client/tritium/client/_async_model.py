@@ -23,7 +23,6 @@ from ._handle import (
     refuse_stream,
 )
 from ._metadata import ModelMetadata
-from ._replicas import Attempts
 from ._request import Parameter
 from ._tensors import Array
 
@@ -244,21 +243,21 @@ class AsyncModel(BaseModel):
 
         began_s = time.perf_counter()
         error: CallError | None = None
-        attempts = Attempts(self._client._replicas, deadline, repeatable=False)
-        transport: Any = attempts.replica.transport
+        replica = self._client._replicas.next()
+        transport: Any = replica.transport
         answers = transport.stream(request, deadline, cancel=self._client._may_cancel)
         try:
             async for answer in answers:
                 yield request.reading.result(answer)
-            attempts.replica.succeeded()
+            replica.succeeded()
         except CallError as exc:
             error = exc
-            attempts.replica.failed(told(exc, request))
+            replica.failed(told(exc, request))
             raise
         finally:
             await answers.aclose()
             if self._client._on_request is not None:
-                self._client._on_request(record(request, attempts, began_s, error))
+                self._client._on_request(record(request, replica, None, began_s, error))
 
     def sequence(self, correlation_id: int | str | None = None) -> AsyncSequence:
         """A sequence of requests that belong together, for a model that keeps state between them.
@@ -277,43 +276,42 @@ class AsyncModel(BaseModel):
         return self._known or await self._client._contract(self.name, self.version, deadline)
 
     async def _run(self, arguments: Arguments, deadline: Deadline) -> Any:
-        contract = self._known
-        if contract is None:
-            return await self._send(await self._declared(deadline), arguments, deadline)
-        try:
-            return await self._send(contract, arguments, deadline)
-        except CHANGED:
-            newer = await self._newer(contract, deadline)
-            if newer is None:
+        known = self._client._contracts.get(self._key)
+        contract = known or await self._declared(deadline)
+        while True:
+            try:
+                if contract.decoupled:
+                    raise refuse_decoupled(contract)
+                request = contract.prepare(arguments)
+                if request.reading.empty:
+                    return request.reading.result(contract.nothing())
+                answer = await self._client._send(request, deadline)
+                if contract.changed(request, answer):
+                    self._client._refresh(self.name)
+                return request.reading.result(answer)
+            except CHANGED as exc:
+                newer = await self._newer(contract, deadline) if contract is known else None
+                if newer is None:
+                    self._about(exc)
+                    raise
+                contract = newer
+            except CallError as exc:
+                told(exc, request)
                 raise
-        return await self._send(newer, arguments, deadline)
-
-    async def _send(self, contract: Contract, arguments: Arguments, deadline: Deadline) -> Any:
-        if contract.decoupled:
-            raise refuse_decoupled(contract)
-        request = contract.prepare(arguments)
-        if request.reading.empty:
-            return request.reading.result(contract.nothing())
-        answer = await self._client._send(request, deadline)
-        if contract.changed(request, answer):
-            self._client._refresh(self.name)
-        try:
-            return request.reading.result(answer)
-        except CallError as exc:
-            raise told(exc, request)  # noqa: B904 — it is the same
 
     async def _fitting(self, use: Callable[[Contract], R], deadline: Deadline) -> R:
         """Use what is known of the model, and where that does not fit, what the server says of it now."""
-        contract = self._known
-        if contract is None:
-            return use(await self._declared(deadline))
-        try:
-            return use(contract)
-        except InputError:
-            newer = await self._newer(contract, deadline)
-            if newer is None:
-                raise
-        return use(newer)
+        known = self._known
+        contract = known or await self._declared(deadline)
+        while True:
+            try:
+                return use(contract)
+            except InputError as exc:
+                newer = await self._newer(contract, deadline) if contract is known else None
+                if newer is None:
+                    self._about(exc)
+                    raise
+                contract = newer
 
     async def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
         """What the server says of the model now, if that is something else."""
@@ -383,12 +381,7 @@ class AsyncSequence:
         model, client = self._model, self._model._client
         deadline = client._deadline(timeout_s)
         arguments = model._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=more)
-        contract = await model._declared(deadline)
-        contract.check_correlation(self.correlation_id)
-        if contract.decoupled:
-            raise refuse_decoupled(contract)
-        request = contract.prepare(arguments)
-        request.repeatable = False
+        request = await model._fitting(lambda contract: self._state.prepare(contract, arguments), deadline)
         answer = await client._send(request, deadline, self._replica)
         self._state.stepped(inputs, named, last=last)
         return request.reading.result(answer)

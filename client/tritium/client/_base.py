@@ -18,7 +18,7 @@ from ._errors import CallError, DeadlineExceededError, InputError, ServerError
 from ._metadata import ModelMetadata, ModelStatus
 from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls, checked_headers
 from ._queries import Query, model_ready, server_ready
-from ._replicas import Attempts, Replicas
+from ._replicas import Attempts, Replica, Replicas
 from ._request import Place
 from ._tensors import Array
 from ._trace import RequestRecord
@@ -193,17 +193,19 @@ class BaseClient(Generic[T]):
         return None
 
 
-def record(call: Call, attempts: Attempts[Any], began_s: float, error: BaseException | None) -> RequestRecord:
-    """What the hook is told of a call that is over."""
+def record(
+    call: Call, replica: Replica[Any], attempts: Attempts[Any] | None, began_s: float, error: BaseException | None
+) -> RequestRecord:
+    """What the hook is told of a call that is over; its first try was the only one where there are no attempts."""
     return RequestRecord(
         operation=call.operation,
         model=call.model,
         version=call.version,
         request_id=call.request_id,
-        url=str(attempts.replica.transport.endpoint),
-        attempts=attempts.count,
+        url=str(replica.transport.endpoint),
+        attempts=attempts.count if attempts else 1,
         duration_s=time.perf_counter() - began_s,
-        waited_s=attempts.waited_s,
+        waited_s=attempts.waited_s if attempts else 0.0,
         error=error,
     )
 

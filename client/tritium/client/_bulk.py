@@ -196,16 +196,20 @@ def refuse_iterator(inputs: tuple[Any, ...]) -> None:
 def pipelined(items: Iterable[T], start: Callable[[T], Future[R]], in_flight: int) -> Iterator[tuple[T, Future[R]]]:
     """Start items in their order and hand them out in that order, at most so many ahead of what was taken.
 
-    Twice as many are started as are under way, so that a slow one does not leave the others without work.
+    Twice as many are started as are under way, so that a slow one does not leave the others without work. What the
+    items fail with is raised after what was started before.
     """
     waiting: deque[tuple[T, Future[R]]] = deque()
+    failures: list[Exception] = []
     try:
-        for item in items:
+        for item in _sound(items, failures):
             waiting.append((item, start(item)))
             if len(waiting) >= 2 * in_flight:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
+        for exc in failures:
+            raise exc
     finally:
         for _, future in waiting:
             future.cancel()
@@ -216,14 +220,14 @@ async def async_pipelined(
 ) -> AsyncGenerator[tuple[T, asyncio.Task[R]], None]:
     """The same with tasks."""
     waiting: deque[tuple[T, asyncio.Task[R]]] = deque()
-    places = asyncio.Semaphore(in_flight)
+    places, failures = asyncio.Semaphore(in_flight), list[Exception]()
 
     async def placed(item: T) -> R:
         async with places:
             return await run(item)
 
     try:
-        async for item in _each(items):
+        async for item in _each(items, failures):
             waiting.append((item, asyncio.create_task(placed(item))))
             if len(waiting) >= 2 * in_flight:
                 await asyncio.wait([waiting[0][1]])
@@ -231,16 +235,29 @@ async def async_pipelined(
         while waiting:
             await asyncio.wait([waiting[0][1]])
             yield waiting.popleft()
+        for exc in failures:
+            raise exc
     finally:
         for _, task in waiting:
             task.cancel()
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
 
-async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
+async def _each(items: Iterable[T] | AsyncIterable[T], failures: list[Exception]) -> AsyncIterator[T]:
+    if not isinstance(items, AsyncIterable):
+        for item in _sound(items, failures):
             yield item
         return
-    for item in items:
-        yield item
+    try:
+        async for item in items:
+            yield item
+    except Exception as exc:
+        failures.append(exc)
+
+
+def _sound(items: Iterable[T], failures: list[Exception]) -> Iterator[T]:
+    """Items until there are no more; what they end with otherwise is kept for when the others are handed out."""
+    try:
+        yield from items
+    except Exception as exc:
+        failures.append(exc)

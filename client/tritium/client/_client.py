@@ -260,19 +260,21 @@ class Client(BaseClient[Transport]):
         """Send a request or a query until there is an answer, or a failure that is for good."""
         began_s = time.perf_counter()
         error: BaseException | None = None
-        attempts = Attempts(self._replicas, deadline, repeatable=call.repeatable, pinned=pinned)
+        replica, attempts = pinned or self._replicas.next(), None
         try:
             while True:
-                replica = attempts.replica
                 try:
                     if isinstance(call, InferRequest):
                         answer: Any = replica.transport.infer(call, deadline)
                     else:
                         answer = replica.transport.ask(call, deadline)
                 except CallError as exc:
+                    if attempts is None:
+                        attempts = Attempts(self._replicas, replica, deadline, repeatable=call.repeatable)
                     pause_s = attempts.pause_s(told(exc, call))
                     if pause_s is None:
                         raise
+                    replica = attempts.replica
                     time.sleep(pause_s)
                 else:
                     if replica.failures:
@@ -288,7 +290,7 @@ class Client(BaseClient[Transport]):
             raise
         finally:
             if self._on_request is not None:
-                self._on_request(record(call, attempts, began_s, error))
+                self._on_request(record(call, replica, attempts, began_s, error))
             error = None  # its traceback holds this frame: together they would keep the inputs alive
 
     def _explained(self, exc: ServerError, deadline: Deadline) -> ServerError:

@@ -5,15 +5,14 @@ Pure: nothing here does I/O, so both clients share it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._encoding import Data, to_binary
-from ._errors import InputError
+from ._encoding import SMALL_BYTES, Data, to_binary
+from ._errors import InputError, closest
 from ._metadata import ModelMetadata
 from ._reading import Reading
 from ._request import InferAnswer, InferRequest, InputSlot, Layout, OutputSlot, Parameter, Place
@@ -23,11 +22,13 @@ from ._tensors import (
     check_shape,
     coerce,
     fit_batch,
+    is_castable,
     numpy_dtype,
     triton_dtype,
 )
 
 Locate: TypeAlias = Callable[[Array], Place | None]
+_bytes_of = np.ndarray.tobytes
 # Layouts that are kept: shapes come in few sizes, those of strings in many.
 _KEPT_LAYOUTS = 256
 
@@ -91,7 +92,10 @@ class Contract:
         self._versions = metadata.versions
         self._declared = tuple(spec.name for spec in metadata.outputs)
         self._declared_set = frozenset(self._declared)
+        self._unchanged: Mapping[str, tuple[int, ...]] | None = None
         self._dtypes = tuple(numpy_dtype(spec.dtype) for spec in metadata.inputs)
+        # Strings are looked at one by one, and JSON is made of values: for those a plan would save nothing.
+        self._plans_any = self._binary and not any(dtype.kind == "O" for dtype in self._dtypes)
         self._layouts: dict[Any, Layout] = {}
         self._plans: dict[Any, tuple[Layout, Reading]] = {}
         self.decoupled = bool(self.config.get("model_transaction_policy", {}).get("decoupled"))
@@ -109,13 +113,16 @@ class Contract:
 
     def changed(self, request: InferRequest, answer: InferAnswer) -> bool:
         """Whether an answer shows that the model is not the one that is known any more."""
+        if answer.shapes is self._unchanged:  # an answer like the one before
+            return False
         if not request.reading.wanted and self._declared and answer.arrays.keys() - self._declared_set:
             return True
         version = answer.version
-        if self._version or version in self._versions:
-            return False
         # Some V2 servers have words there that are no version numbers.
-        return version.isdecimal() and any(known.isdecimal() for known in self._versions)
+        if not self._version and version not in self._versions and version.isdecimal():
+            return any(known.isdecimal() for known in self._versions)
+        self._unchanged = answer.shapes
+        return False
 
     def prepare(self, arguments: Arguments) -> InferRequest:
         """Make a request of a call.
@@ -126,8 +133,25 @@ class Contract:
         key = self._plan_key(arguments)
         plan = self._plans.get(key)
         if plan is not None:  # a call like one before: another axis changes nothing about the values
-            data = [to_binary(array) for array in arguments.inputs] if self._binary else []
-            return self._requested(*plan, arguments.inputs, data, arguments)
+            layout, reading = plan
+            arrays: Sequence[Array] = arguments.inputs
+            data: list[Data] = list(map(_bytes_of if layout.sent_bytes <= SMALL_BYTES else to_binary, arrays))
+        else:
+            layout, reading, arrays, data = self._planned(arguments, key)
+        return InferRequest(
+            layout,
+            reading,
+            arrays,
+            data,
+            arguments.request_id,
+            arguments.parameters,
+            self._binary,
+            self._queue_timeout,
+            self.stateless,
+        )
+
+    def _planned(self, arguments: Arguments, key: Any) -> tuple[Layout, Reading, Sequence[Array], list[Data]]:
+        """Look at every value; and keep what follows for calls like this one, if there is a key to them."""
         metadata = self.metadata
         values, chosen = self._by_name(arguments.inputs, arguments.named)
         specs = self._specs(values)
@@ -154,33 +178,29 @@ class Contract:
         wanted = tuple(out) if out and not arguments.outputs else arguments.outputs
         self._check_outputs(wanted)
         reading = Reading(self._name, self._declared, wanted, added, arguments.top_k, out, empty=rows == 0)
-        request = self._request(specs, arrays, reading, arguments)
+        layout, data = self._laid_out(specs, arrays, reading, arguments)
         if key is not None and rows:
             if len(self._plans) >= _KEPT_LAYOUTS:
                 self._plans.clear()
-            self._plans[key] = request.layout, reading
-        return request
+            self._plans[key] = layout, reading
+        return layout, reading, [arrays[spec.name] for spec in specs], data
 
     def _plan_key(self, arguments: Arguments) -> Any:
         """What the way of a call depends on; None if that is more than shapes and the outputs that are wanted.
 
         Most calls are like one before: arrays of the declared dtypes, by position. Those need no second look.
         """
-        inputs = arguments.inputs
-        if (
-            arguments.named
-            or arguments.top_k
-            or arguments.locate
-            or arguments.out is not None
-            or len(inputs) != len(self._dtypes)
-        ):
+        inputs, dtypes = arguments.inputs, self._dtypes
+        if arguments.named or arguments.top_k or arguments.locate or arguments.out is not None or not self._plans_any:
             return None
-        shapes = []
-        for value, dtype in zip(inputs, self._dtypes, strict=True):
-            if type(value) is not np.ndarray or value.dtype != dtype or dtype.kind == "O":
+        if len(inputs) != len(dtypes):
+            return None
+        for value, dtype in zip(inputs, dtypes, strict=True):
+            if type(value) is not np.ndarray or value.dtype != dtype:
                 return None
-            shapes.append(value.shape)
-        return arguments.outputs, *shapes
+        if len(inputs) == 1:
+            return arguments.outputs, inputs[0].shape
+        return arguments.outputs, *(value.shape for value in inputs)
 
     def nothing(self) -> InferAnswer:
         """The answer to no rows: outputs without any. An axis of any length is taken to be of none."""
@@ -189,7 +209,7 @@ class Contract:
         return InferAnswer(dict(arrays), shapes)
 
     def rows(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
-        """Inputs of any number of rows, by name and of the declared dtypes, and that number.
+        """Inputs of any number of rows, by name, of the declared dtypes or such as become them, and that number.
 
         Raises:
             InputError: an input does not fit, or the model has no batch axis.
@@ -200,7 +220,11 @@ class Contract:
             )
         values, chosen = self._by_name(inputs, named)
         specs = self._specs(values)
-        arrays = {spec.name: coerce(values[spec.name], spec, chosen=chosen) for spec in specs}
+        arrays = {
+            # What only needs a cast gets it in parts, so that there are never two of all rows.
+            spec.name: value if is_castable(value := values[spec.name], spec) else coerce(value, spec, chosen=chosen)
+            for spec in specs
+        }
         for spec in specs if self.metadata.inputs else ():
             check_shape(arrays[spec.name], spec, batched=True)
         counts = {name: len(array) for name, array in arrays.items()}
@@ -238,16 +262,17 @@ class Contract:
                 return candidates[0]
         raise InputError(
             f"The 'output' parameter of classify must name one of the outputs of {self._name!r}: "
-            f"{_listed(self.metadata.outputs)}"
+            f"{_listed(self.metadata.outputs)}",
+            valid=self._declared,
         )
 
-    def _request(
+    def _laid_out(
         self,
         specs: Sequence[TensorSpec],
         arrays: Mapping[str, Array],
         reading: Reading,
         arguments: Arguments,
-    ) -> InferRequest:
+    ) -> tuple[Layout, list[Data]]:
         wanted, out = reading.wanted, reading.out
         data: list[Data] = []
         slots = []
@@ -270,22 +295,7 @@ class Contract:
             if len(self._layouts) >= _KEPT_LAYOUTS:
                 self._layouts.clear()
             layout = self._layouts[key] = Layout(self._name, self._version, inputs, outputs)
-        return self._requested(layout, reading, [arrays[spec.name] for spec in specs], data, arguments)
-
-    def _requested(
-        self, layout: Layout, reading: Reading, arrays: Sequence[Array], data: list[Data], arguments: Arguments
-    ) -> InferRequest:
-        return InferRequest(
-            layout,
-            reading,
-            arrays,
-            data,
-            arguments.request_id,
-            arguments.parameters,
-            self._binary,
-            self._queue_timeout,
-            self.stateless,
-        )
+        return layout, data
 
     def _by_name(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool | None]:
         """The inputs by name, and whether their dtypes were chosen; None where each one shows that itself."""
@@ -317,10 +327,14 @@ class Contract:
         names = [spec.name for spec in specs]
         for name in values:
             if name not in names:
-                raise InputError(f"{self._name!r} has no input {name!r}; it has {_listed(specs)}{closest(name, names)}")
+                raise InputError(
+                    f"{self._name!r} has no input {name!r}; it has {_listed(specs)}{closest(name, names)}", valid=names
+                )
         missing = [name for name in names if name not in values and name not in self._optional]
         if missing:
-            raise InputError(f"Input {missing[0]!r} of {self._name!r} is missing; the model takes {_listed(specs)}")
+            raise InputError(
+                f"Input {missing[0]!r} of {self._name!r} is missing; the model takes {_listed(specs)}", valid=names
+            )
         return values, chosen
 
     @property
@@ -393,7 +407,8 @@ class Contract:
             if self._declared and name not in self._declared:
                 raise InputError(
                     f"{self._name!r} has no output {name!r}; it has {_listed(self.metadata.outputs)}"
-                    f"{closest(name, self._declared)}"
+                    f"{closest(name, self._declared)}",
+                    valid=self._declared,
                 )
 
 
@@ -402,12 +417,6 @@ def _encoded(array: Array, spec: TensorSpec) -> Data:
         return to_binary(array)
     except UnicodeEncodeError as exc:
         raise InputError(f"Input {spec.name!r} must hold strings that are Unicode, got {exc.object!r}") from exc
-
-
-def closest(name: str, names: Sequence[str]) -> str:
-    """A suggestion for a name that is not there, as the end of a message."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f". Did you mean {close[0]!r}?" if close else ""
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

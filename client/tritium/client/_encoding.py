@@ -1,7 +1,7 @@
 """Tensors as the bytes that the V2 protocol sends, and back. Pure: nothing here does I/O.
 
 Numbers go in row-major order and little-endian; a string as its length in four bytes and then itself. What can be
-pointed to is not copied, in either direction.
+pointed to is not copied, in either direction, unless it is small.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -21,6 +22,9 @@ from ._tensors import Array, TensorSpec, numpy_dtype
 # What a socket takes as it is: bytes, one after the other.
 Data: TypeAlias = bytes | memoryview
 
+# A tensor of no more is copied: that takes less time than pointing to it.
+SMALL_BYTES = 16 * 1024
+
 # What tensors raise that are not what they say they are.
 NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -29,10 +33,15 @@ _LITTLE = sys.byteorder == "little"
 
 def to_binary(array: Array) -> Data:
     """An array's bytes in Triton's binary form: the array itself where it has them already."""
-    if array.dtype == object or array.dtype.kind in "SUT":
+    if array.dtype.kind in "OSUT":
         return _pack_strings(array)
     if not _LITTLE:
         array = array.astype(array.dtype.newbyteorder("<"))
+    if array.nbytes <= SMALL_BYTES:
+        return array.tobytes()
+    if array.flags.c_contiguous:
+        with suppress(TypeError, ValueError):  # Python has no name for BF16, and no view of nothing
+            return array.data.cast("B")
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 

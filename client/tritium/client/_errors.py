@@ -20,6 +20,7 @@ TritiumError
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +33,31 @@ class TritiumError(Exception):
 
     Attributes:
         exit_code: what the ``tritium`` command exits with: 1, the verdict is no; 2, wrong usage.
+        url: the server that was asked last, if one was.
+        model: the model that it is about, if it is about one.
+        request_id: the id of the request, which the server's log and trace have too, if one was sent.
+        status: the HTTP status code, or the name of the gRPC status, if one arrived.
+        valid: what would have been right, where that is known: names of models, versions, inputs or outputs.
     """
 
     exit_code: int = 1
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        url: str = "",
+        model: str | None = None,
+        request_id: str = "",
+        status: str | None = None,
+        valid: Sequence[str] = (),
+    ) -> None:
+        self.url = url
+        self.model = model
+        self.request_id = request_id
+        self.status = status
+        self.valid: tuple[str, ...] = tuple(valid)
+        super().__init__(message)
 
 
 class InputError(TritiumError, ValueError):
@@ -59,32 +82,7 @@ class MissingExtraError(TritiumError, ImportError):
 
 
 class CallError(TritiumError):
-    """A call to a server failed.
-
-    Attributes:
-        url: the server that was asked last.
-        model: the model that was asked for, if one was.
-        request_id: the id of the request, which the server's log and trace have too.
-        status: the HTTP status code, or the name of the gRPC status, if one arrived.
-        valid: what would have been right, where that is known: names of models, or versions.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        url: str = "",
-        model: str | None = None,
-        request_id: str = "",
-        status: str | None = None,
-        valid: Sequence[str] = (),
-    ) -> None:
-        self.url = url
-        self.model = model
-        self.request_id = request_id
-        self.status = status
-        self.valid: tuple[str, ...] = tuple(valid)
-        super().__init__(message)
+    """A call to a server failed."""
 
 
 class TransportError(CallError):
@@ -144,7 +142,7 @@ class InferenceFailedError(ServerError):
 
 
 class BulkError(TritiumError):
-    """Some rows of :meth:`Model.predict` have no results.
+    """Some rows of :meth:`Model.predict` have no results; the attributes of every error are those of the first failure.
 
     Attributes:
         failed: the rows without results, as ranges in ascending order, and why; where calling was given up, the
@@ -156,10 +154,24 @@ class BulkError(TritiumError):
     def __init__(self, message: str, *, failed: Sequence[tuple[range, TritiumError]] = (), results: Any = None) -> None:
         self.failed: tuple[tuple[range, TritiumError], ...] = tuple(failed)
         self.results = results
-        super().__init__(message)
+        first = self.failed[0][1] if self.failed else TritiumError()
+        super().__init__(
+            message,
+            url=first.url,
+            model=first.model,
+            request_id=first.request_id,
+            status=first.status,
+            valid=first.valid,
+        )
 
     @property
     def failed_rows(self) -> NDArray[np.int64]:
         """The index of every row without a result: int64, of shape (rows,), ascending."""
         rows = [np.arange(span.start, span.stop, dtype=np.int64) for span, _ in self.failed]
         return np.concatenate(rows) if rows else np.empty(0, np.int64)
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """A suggestion for a name that is not there, as the end of a message."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f". Did you mean {close[0]!r}?" if close else ""

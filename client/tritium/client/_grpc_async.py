@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from . import _answers as answers
 from . import _grpc_wire as wire
@@ -39,7 +38,9 @@ class AsyncGrpcTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._draining: set[asyncio.Task[None]] = set()
+        self._under_way = 0
         self._channel: Any = None
+        self._calls: Any = None
 
     def _opened(self) -> None:
         """Open the channel at the first use: it belongs to the loop that runs then."""
@@ -56,44 +57,39 @@ class AsyncGrpcTransport:
             self._channel = grpc.aio.secure_channel(address, self._credentials, self._options)
         else:
             self._channel = grpc.aio.insecure_channel(address, self._options)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # The generated stub would serialise the message, which is serialised already, and take the answer apart.
-        self._infer = self._channel.unary_unary(f"{wire.SERVICE}/ModelInfer")
-        self._stream = self._channel.stream_stream(
-            f"{wire.SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
-        )
+        self._calls = wire.Calls.over(self._channel)
 
     async def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
         self._opened()
         left_s = deadline.need_s(self.endpoint)
-        sent, headers = wire.serialise(request, left_s), wire.request_metadata(self._metadata, request)
+        sent = wire.serialise(request, left_s)
+        self._under_way += 1
         try:
-            response = await self._infer(sent, timeout=left_s, metadata=headers)
-        except asyncio.CancelledError:
-            if self._was_closed():
-                raise answers.client_closed() from None
-            raise
-        except (grpc.RpcError, grpc.aio.UsageError) as exc:
-            raise self._failed(exc, request.model, deadline) from exc
+            response = await self._calls.infer(sent, timeout=left_s, metadata=wire.traced(self._metadata))
+        except grpc.RpcError as exc:
+            raise wire.failure(exc, self.endpoint, request.model, deadline) from exc
+        finally:
+            self._under_way -= 1
+            if self._closed:
+                await self.close()
         return wire.answer(request, response, self.endpoint)
 
     async def ask(self, query: Query, deadline: Deadline) -> Any:
         """Anything else, answered as plain JSON types."""
         self._opened()
-        left_s = deadline.need_s(self.endpoint)
+        left_s, call = deadline.need_s(self.endpoint), getattr(self._calls.stub, query.rpc)
+        self._under_way += 1
         try:
-            response = await getattr(self._stub, query.rpc)(
-                wire.message(query), timeout=left_s, metadata=self._metadata
-            )
-        except asyncio.CancelledError:
-            if self._was_closed():
-                raise answers.client_closed() from None
-            raise
-        except (grpc.RpcError, grpc.aio.UsageError) as exc:
-            if isinstance(exc, grpc.RpcError) and wire.failed_no(query, exc):
+            response = await call(wire.message(query), timeout=left_s, metadata=self._metadata)
+        except grpc.RpcError as exc:
+            if wire.failed_no(query, exc):
                 return False
-            raise self._failed(exc, query.model, deadline) from exc
+            raise wire.failure(exc, self.endpoint, query.model, deadline) from exc
+        finally:
+            self._under_way -= 1
+            if self._closed:
+                await self.close()
         return wire.result(query, response)
 
     async def stream(self, request: InferRequest, deadline: Deadline, *, cancel: bool) -> AsyncIterator[InferAnswer]:
@@ -102,8 +98,7 @@ class AsyncGrpcTransport:
         left_s = deadline.need_s(self.endpoint)
         # One request, and no more: the server ends the stream after its last answer.
         messages = iter([wire.serialise(request, left_s)])
-        headers = wire.request_metadata(self._metadata, request)
-        call = self._stream(messages, timeout=left_s, metadata=headers)
+        call = self._calls.stream(messages, timeout=left_s, metadata=wire.traced(self._metadata))
         try:
             async for message in call:
                 if message.error_message:
@@ -111,7 +106,7 @@ class AsyncGrpcTransport:
                 if message.infer_response.outputs:
                     yield wire.read(request, message.infer_response, self.endpoint)
         except grpc.RpcError as exc:
-            raise self._failed(exc, request.model, deadline) from exc
+            raise wire.failure(exc, self.endpoint, request.model, deadline) from exc
         finally:
             if cancel:
                 call.cancel()
@@ -122,23 +117,16 @@ class AsyncGrpcTransport:
                 draining.add_done_callback(self._draining.discard)
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channel, once its last call has ended and with it streams that were left early.
+
+        Closing it under them would cancel them, and Triton 2.51 may die of that.
+        """
         self._closed = True
         if self._loop is not asyncio.get_running_loop():
             return  # its channel went with its loop
-        # Closing the channel would cancel streams that were left early.
         await asyncio.gather(*self._draining)
-        await self._channel.close()
-
-    def _was_closed(self) -> bool:
-        """Whether a call was cancelled by closing the channel: then its task is not at its end."""
-        task = asyncio.current_task()
-        return self._closed and not (task is not None and task.cancelling())
-
-    def _failed(self, exc: Exception, model: str | None, deadline: Deadline) -> Exception:
-        if isinstance(exc, grpc.RpcError):
-            return wire.failure(exc, self.endpoint, model, deadline)
-        return answers.client_closed() if "closed" in str(exc) else exc
+        if not self._under_way:
+            await self._channel.close()
 
 
 async def _drain(call: AsyncIterator[Any]) -> None:

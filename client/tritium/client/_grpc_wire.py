@@ -16,6 +16,7 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from . import _answers as answers
 from ._deadline import Deadline
@@ -78,14 +79,54 @@ _BROKEN_IN_OTHER_WORDS = re.compile(
 )
 
 
-class _Cuts(NamedTuple):
-    """How an answer is cut: all before its tensors, without the id; and name, dtype, start and end of each tensor."""
+class Calls(NamedTuple):
+    """What a channel is called through: inference with serialised messages, all else as the generated stub has it."""
 
-    begin: int
-    said: tuple[bytes, bytes]
+    infer: Any
+    stream: Any
+    stub: Any
+
+    @classmethod
+    def over(cls, channel: Any) -> Calls:
+        """Those of a channel."""
+        serialised = GRPCInferenceServiceStub(_Serialised(channel))
+        return cls(serialised.ModelInfer, serialised.ModelStreamInfer, GRPCInferenceServiceStub(channel))
+
+
+class _Serialised:
+    """A channel for a generated stub whose requests are serialised already; so stay answers, but for a stream's."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def unary_unary(
+        self, method: str, *, request_serializer: object, response_deserializer: object, **more: Any
+    ) -> Any:
+        """What makes a call, but for the serialisation."""
+        del request_serializer, response_deserializer
+        return self._channel.unary_unary(method, **more)
+
+    def stream_stream(self, method: str, *, request_serializer: object, **more: Any) -> Any:
+        """Likewise."""
+        del request_serializer
+        return self._channel.stream_stream(method, **more)
+
+
+class _Form(NamedTuple):
+    """What requests of a layout have in common: most of the message, and what comes before each tensor's bytes."""
+
+    message: bytes
+    begins: Sequence[bytes]
+
+
+class _Cuts(NamedTuple):
+    """How an answer is cut: all but its id and its tensors; and name, dtype, shape, start and end of each of those."""
+
+    before_id: bytes
+    after_id: bytes
     version: str
     shapes: dict[str, tuple[int, ...]]
-    places: list[tuple[str, np.dtype[Any], int, int]]
+    places: list[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]
 
 
 def channel_options(endpoint: Endpoint, limits: Limits) -> list[tuple[str, int]]:
@@ -93,6 +134,9 @@ def channel_options(endpoint: Endpoint, limits: Limits) -> list[tuple[str, int]]
     options = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
+        # Tries are counted and paid for here, and by nobody else.
+        ("grpc.enable_retries", 0),
+        ("grpc.per_message_compression", 0),
         # Clients do not share connections, so that one that is closed or fails does nothing to another.
         ("grpc.use_local_subchannel_pool", 1),
         # A server that comes back is found soon; by default a channel would not even look for up to two minutes.
@@ -115,11 +159,10 @@ def metadata(headers: Mapping[str, str]) -> Metadata:
     return _Secret((name.lower(), value) for name, value in headers.items())
 
 
-def request_metadata(fixed: Metadata, request: InferRequest) -> Metadata:
-    """What goes with one request: proxies cannot read the id in the message."""
-    named = (("x-request-id", request.request_id),) if request.request_id.isascii() else ()
-    traced = ((name.lower(), value) for name, value in trace_context().items())
-    return (*fixed, *named, *traced)
+def traced(fixed: Metadata) -> Metadata:
+    """What goes with one request: the context of the trace that it is part of, if there is one; its id is in it."""
+    context = trace_context()
+    return (*fixed, *((name.lower(), value) for name, value in context.items())) if context else fixed
 
 
 def serialise(request: InferRequest, left_s: float) -> bytes:
@@ -129,15 +172,12 @@ def serialise(request: InferRequest, left_s: float) -> bytes:
         InputError: it is larger than a protobuf message may be.
     """
     layout = request.layout
-    if layout.message is None:
-        layout.message = _layout_message(layout)
-    parts: list[Data] = [layout.message, _said(request, left_s)]
-    for data in request.data:
-        parts += (_RAW_INPUT, _varint(len(data)), data)
-    if layout.sent_bytes > _MOST_BYTES:
-        raise InputError(
-            f"The inputs have {layout.sent_bytes} bytes; gRPC carries at most {_MOST_BYTES}: use HTTP, or fewer rows"
-        )
+    form = layout.ready.get(SERVICE)
+    if form is None:
+        form = layout.ready[SERVICE] = _form(layout)
+    parts: list[Data] = [form.message, _said(request, left_s)]
+    for begin, data in zip(form.begins, request.data, strict=True):
+        parts += begin, data
     return b"".join(parts)
 
 
@@ -150,46 +190,42 @@ def answer(request: InferRequest, data: bytes, endpoint: Endpoint) -> InferAnswe
     Raises:
         ProtocolError: it is no answer to this request.
     """
-    cuts = request.layout.answers.get(len(data))
-    if cuts is not None and _without_id(request, data[: cuts.begin]) == cuts.said:
+    request_id = request.request_id.encode()
+    sizes = len(data), len(request_id)
+    cuts = request.layout.answers.get(sizes)
+    if cuts is not None and data.startswith(b"%b%b%b" % (cuts.before_id, request_id, cuts.after_id)):
         view = memoryview(data)
         # The message's own bytes may not be written to; an answer's arrays may.
-        arrays: dict[str, Array | None] = {
-            name: np.frombuffer(bytearray(view[start:end]), dtype).reshape(cuts.shapes[name])
-            for name, dtype, start, end in cuts.places
-        }
+        arrays: dict[str, Array | None] = {}
+        for name, dtype, shape, start, end in cuts.places:
+            arrays[name] = np.ndarray(shape, dtype, bytearray(view[start:end]))
         return InferAnswer(arrays, cuts.shapes, cuts.version, request.request_id)
     try:
         response = service_pb2.ModelInferResponse.FromString(data)
     except DecodeError as exc:
         raise answers.no_answer(endpoint, exc) from exc
     found = read(request, response, endpoint)
-    if cuts is None and found.request_id and len(request.layout.answers) < KEPT_ANSWERS:
-        _keep(request, data, response, found)
+    if found.request_id and (len(request.layout.answers) < KEPT_ANSWERS or cuts is not None):
+        _keep(request, sizes, data, response, found)
     return found
 
 
-def _keep(request: InferRequest, data: bytes, response: Any, found: InferAnswer) -> None:
+def _keep(request: InferRequest, sizes: tuple[int, int], data: bytes, response: Any, found: InferAnswer) -> None:
     """Remember where the tensors of an answer lie, if they all lie at its end and have fixed lengths."""
     raw, outputs = response.raw_output_contents, response.outputs
     if len(raw) != len(outputs) or any(out.datatype == "BYTES" or out.name in request.layout.placed for out in outputs):
         return
-    places, end = [], len(data)
+    places, begin = [], len(data)
     for output, values in zip(reversed(outputs), reversed(raw), strict=True):
-        places.append((output.name, wire_dtype(output.datatype), end - len(values), end))
-        end -= len(values) + len(_varint(len(values))) + 1
-    begin = end
-    if b"".join(_RAW_OUTPUT + _varint(len(values)) + values for values in raw) == data[begin:]:
-        said = _without_id(request, data[:begin])
-        if said is not None:
-            request.layout.answers[len(data)] = _Cuts(begin, said, found.version, found.shapes, places[::-1])
-
-
-def _without_id(request: InferRequest, head: bytes) -> tuple[bytes, bytes] | None:
-    """What stands around the id (field 3) before the tensors of an answer; None if it is not there."""
+        places.append((output.name, wire_dtype(output.datatype), tuple(output.shape), begin - len(values), begin))
+        begin -= len(values) + len(_varint(len(values))) + 1
+    if b"".join(_RAW_OUTPUT + _varint(len(values)) + values for values in raw) != data[begin:]:
+        return
     name = request.request_id.encode()
-    before, found, after = head.partition(b"\x1a" + _varint(len(name)) + name)
-    return (before, after) if found else None
+    field = b"\x1a" + _varint(len(name))  # the id's
+    before, there, after = data[:begin].partition(field + name)
+    if there:
+        request.layout.answers[sizes] = _Cuts(before + field, after, found.version, found.shapes, places[::-1])
 
 
 def read(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAnswer:
@@ -274,12 +310,21 @@ def _said(request: InferRequest, left_s: float) -> bytes:
         serialised: bytes = said.SerializeToString()
         return serialised
     # The usual ones, written as protobuf would: they are short enough for lengths of one byte.
-    timeout = b"\x10" + _varint(queue_timeout_us(left_s))  # InferParameter.int64_param
-    entry = b"\x0a\x07timeout\x12" + bytes((len(timeout),)) + timeout
-    return b"".join((b"\x1a", bytes((len(name),)), name, b"\x22", bytes((len(entry),)), entry))
+    timeout = _varint(queue_timeout_us(left_s))
+    return b"\x1a%c%b\x22%c\x0a\x07timeout\x12%c\x10%b" % (
+        len(name),
+        name,
+        len(timeout) + 12,  # the map's entry: its key, and its value, which is
+        len(timeout) + 1,  # an InferParameter: its int64_param
+        timeout,
+    )
 
 
-def _layout_message(layout: Layout) -> bytes:
+def _form(layout: Layout) -> _Form:
+    if layout.sent_bytes > _MOST_BYTES:
+        raise InputError(
+            f"The inputs have {layout.sent_bytes} bytes; gRPC carries at most {_MOST_BYTES}: use HTTP, or fewer rows"
+        )
     said = service_pb2.ModelInferRequest(model_name=layout.model, model_version=layout.version)
     for slot in layout.inputs:
         tensor = said.inputs.add(name=slot.name, datatype=slot.dtype, shape=slot.shape)
@@ -291,8 +336,8 @@ def _layout_message(layout: Layout) -> bytes:
             asked.parameters["classification"].int64_param = output.top_k
         if output.place is not None:
             _set_place(asked, output.place)
-    serialised: bytes = said.SerializeToString()
-    return serialised
+    begins = [_RAW_INPUT + _varint(slot.size_bytes) for slot in layout.inputs if slot.place is None]
+    return _Form(said.SerializeToString(), begins)
 
 
 def _set_place(tensor: Any, place: Sequence[Any]) -> None:

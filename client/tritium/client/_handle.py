@@ -10,8 +10,8 @@ from typing import Any
 
 from ._base import BaseClient
 from ._contract import Arguments, Contract
-from ._errors import InputError, ModelNotFoundError, RequestRejectedError
-from ._request import NO_PARAMETERS, Parameter
+from ._errors import InputError, ModelNotFoundError, RequestRejectedError, TritiumError
+from ._request import NO_PARAMETERS, InferRequest, Parameter
 from ._tensors import Array
 from ._trace import checked_request_id, new_request_id
 
@@ -33,6 +33,7 @@ class BaseModel:
         self._client: BaseClient[Any] = client
         self.name = name
         self.version = version
+        self._key = name, version
 
     def __repr__(self) -> str:
         """As in ``Model('digits_cnn', version='3', url='http://127.0.0.1:8000')``."""
@@ -41,7 +42,12 @@ class BaseModel:
 
     @property
     def _known(self) -> Contract | None:
-        return self._client._contracts.get((self.name, self.version))
+        return self._client._contracts.get(self._key)
+
+    def _about(self, exc: TritiumError) -> TritiumError:
+        """An error with whom it is about, where that is not known yet."""
+        exc.model, exc.url = exc.model or self.name, exc.url or self._client.url
+        return exc
 
     def _arguments(
         self,
@@ -142,6 +148,19 @@ class SequenceState:
             "sequence_start": not self.begun,
             "sequence_end": last,
         }
+
+    def prepare(self, contract: Contract, arguments: Arguments) -> InferRequest:
+        """Make a request of the next call. It is never sent twice.
+
+        Raises:
+            InputError: it does not fit what is known of the model.
+        """
+        contract.check_correlation(self.correlation_id)
+        if contract.decoupled:
+            raise refuse_decoupled(contract)
+        request = contract.prepare(arguments)
+        request.repeatable = False
+        return request
 
     def stepped(self, inputs: tuple[Any, ...], named: Mapping[str, Any], *, last: bool) -> None:
         """A request was answered."""

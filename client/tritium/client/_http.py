@@ -20,6 +20,7 @@ from ._errors import DeadlineExceededError, TransportError
 from ._fork import renew_after_fork
 from ._http_reader import BadResponseError, ResponseReader
 from ._http_wire import HttpWire
+from ._idle import Watch
 from ._options import Limits
 from ._queries import Query
 from ._request import InferAnswer, InferRequest
@@ -95,22 +96,24 @@ class HttpTransport:
         self._closed = closed
 
     def _take(self, deadline: Deadline) -> _Connection:
-        while True:
-            if self._closed:
-                raise answers.client_closed()
-            connection = self._next(deadline)
+        while not self._closed:
+            connection = self._idle_now() or self._next(deadline)
             if connection is None:
                 return self._connect(deadline)
             if connection.usable():
                 return connection
             self._discard(connection)
+        raise answers.client_closed()
+
+    def _idle_now(self) -> _Connection | None:
+        """The usual way, which takes no lock: a deque's ends are safe between threads."""
+        try:
+            return None if self._line else self._idle.pop()
+        except IndexError:
+            return None
 
     def _next(self, deadline: Deadline) -> _Connection | None:
-        """A connection that is idle, or None: leave to open one. Whoever has to wait for it stands in line."""
-        if not self._line:
-            # The usual way takes no lock: a deque's ends are safe between threads.
-            with suppress(IndexError):
-                return self._idle.pop()
+        """A connection that is given back, or None: leave to open one. Whoever has to wait for it stands in line."""
         with self._lock:
             if self._open < self._limits.max_connections:
                 self._open += 1
@@ -186,7 +189,7 @@ class _Connection:
         DeadlineExceededError: it took too long.
     """
 
-    __slots__ = ("_endpoint", "_gathers", "_reader", "_socket", "reusable")
+    __slots__ = ("_endpoint", "_gathers", "_reader", "_socket", "_watch", "reusable")
 
     def __init__(
         self, endpoint: Endpoint, context: ssl.SSLContext | None, deadline: Deadline, connect_timeout_s: float
@@ -203,13 +206,16 @@ class _Connection:
         self._socket = made
         self._endpoint = endpoint
         self._reader = ResponseReader()
+        self._watch = Watch(made.fileno())
         # TLS encrypts what it sends, and Windows has no such call.
         self._gathers = context is None and hasattr(made, "sendmsg")
         self.reusable = True
 
     def usable(self) -> bool:
         """Whether nothing has arrived since the last answer: neither its end nor words that nobody asked for."""
-        try:
+        if not self._watch.readable():
+            return True
+        try:  # TLS has words of its own
             self._socket.settimeout(0)
             self._socket.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -230,7 +236,6 @@ class _Connection:
         self.reusable = False
         reader, receive = self._reader, self._socket.recv_into
         broken = self._send(parts, deadline)
-        reader.start()
         try:
             while True:
                 count = receive(reader.space())

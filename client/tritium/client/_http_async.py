@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from ._endpoint import Endpoint
 from ._errors import CallError, InputError
 from ._http_reader import BadResponseError, ResponseReader
 from ._http_wire import HttpWire
+from ._idle import Watch
 from ._options import Limits
 from ._queries import Query
 from ._request import InferAnswer, InferRequest
@@ -162,7 +162,6 @@ class _Connection(asyncio.BufferedProtocol):
             BadResponseError: what arrived is no HTTP response.
         """
         self.reusable = False
-        self._reader.start()
         answered = self._answered = self._loop.create_future()
         if self._transport.is_closing():
             raise ConnectionResetError("the connection was closed")
@@ -185,7 +184,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def usable(self) -> bool:
         """Whether nothing has arrived since the last answer, also nothing that the loop has not come to yet."""
-        return self.reusable and not _readable(self._transport.get_extra_info("socket").fileno())
+        return self.reusable and not self._watch.readable()
 
     def close(self) -> None:
         """Close the connection, whatever is still on its way."""
@@ -198,6 +197,7 @@ class _Connection(asyncio.BufferedProtocol):
         """The connection is there."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 — narrows the type
         self._transport = transport
+        self._watch = Watch(transport.get_extra_info("socket").fileno())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 — the loop's own guess
         """Where the next bytes go."""
@@ -240,12 +240,3 @@ class _Connection(asyncio.BufferedProtocol):
                 answered.set_exception(bad)
         else:
             answered.set_exception(exc or ConnectionResetError("closed before any answer"))
-
-
-def _readable(descriptor: int) -> bool:
-    """Whether a socket has something to be read, its end included."""
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([descriptor], [], [], 0)[0])

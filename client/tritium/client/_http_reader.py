@@ -6,25 +6,39 @@ received straight into the array that the caller's tensors become views of, plac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import httptools
 import numpy as np
 
-from ._tensors import Array
-
 _HEAD_BYTES = 8 * 1024
 _LONGEST_HEAD_BYTES = 64 * 1024
-_ALIGNMENT = 64
+_ALIGNMENT = 16
 
 
 class BadResponseError(Exception):
     """What arrived is not HTTP, or is cut short. Becomes one of the client's errors where it is caught."""
 
 
+class _Head(NamedTuple):
+    """The head of a response with a body of known length, and what it says."""
+
+    text: bytes
+    length: int
+    status: int
+    headers: Mapping[bytes, bytes]
+    keep_alive: bool
+    body_bytes: int
+    json_length: int | None
+    pad: int
+
+
 class ResponseReader:
     """Reads the responses of one connection, one after the other.
 
     Fill :meth:`space` and say how much with :meth:`filled` until that says that the response is complete. Then
-    `status`, `headers` (names in lower case), `body` (uint8) and `keep_alive` are there; :meth:`start` begins the next.
+    `status`, `headers` (names in lower case), `body` and `keep_alive` are there; :meth:`start` begins the next.
     """
 
     __slots__ = (
@@ -32,6 +46,7 @@ class ResponseReader:
         "_chunked",
         "_filled",
         "_head",
+        "_known",
         "_received",
         "body",
         "headers",
@@ -42,19 +57,20 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self._head = bytearray(_HEAD_BYTES)
+        self._known: _Head | None = None
+        self._filled = 0
+        self.status = 0
+        self.headers: Mapping[bytes, bytes] = {}
+        self.json_length: int | None = None
+        self.keep_alive = False
         self.start()
 
     def start(self) -> None:
         """Forget the last response and begin with the next."""
         self._received = 0
-        self._filled = 0
         self._body_view: memoryview | None = None
         self._chunked: _UnknownLength | None = None
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.json_length: int | None = None
-        self.body: Array = _EMPTY
-        self.keep_alive = False
+        self.body = _EMPTY
 
     @property
     def begun(self) -> bool:
@@ -78,6 +94,11 @@ class ResponseReader:
             return self._filled == len(self._body_view)
         if self._chunked is not None:
             return self._feed(self._chunked, self._head[:count])
+        known = self._known
+        if known is not None and not self._received and count >= known.length and self._head.startswith(known.text):
+            # Servers say much the same each time, so that most heads were read before.
+            self._received = count
+            return self._begin_body(known)
         searched = max(0, self._received - 3)
         self._received += count
         while (end := self._head.find(b"\r\n\r\n", searched, self._received)) >= 0:
@@ -116,37 +137,39 @@ class ResponseReader:
             parser.feed_data(head)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             raise BadResponseError(exc) from exc
-        status, rest = parser.get_status_code(), self._received - length
+        status = parser.get_status_code()
         if status < 100:
             raise BadResponseError(f"a status of {status}")
         if 100 <= status < 200:
-            self._head[:rest] = self._head[length : self._received]
-            self._received = rest
+            self._received -= length
+            self._head[: self._received] = self._head[length : length + self._received]
             return None
-        self.headers = headers = {name.lower(): value for name, value in found.items()}
+        headers = {name.lower(): value for name, value in found.items()}
         # The parser's own judgement is gone where the body is empty. After a 500 some servers close without saying so.
         said = headers.get(b"connection", b"").lower()
         stays = b"close" not in said if parser.get_http_version() == "1.1" else b"keep-alive" in said
-        self.status, self.keep_alive = status, stays and status != 500
         size = b"0" if status in (204, 304) else headers.get(b"content-length")
-        if size is not None:
-            return self._begin_body(int(size), length, rest)
-        self._chunked = _UnknownLength()
-        return self._feed(self._chunked, self._head[: self._received])
+        if size is None:
+            self.status, self.headers, self.keep_alive = status, headers, stays and status != 500
+            self._chunked = _UnknownLength()
+            return self._feed(self._chunked, self._head[: self._received])
+        json_length = _json_length(headers, int(size))
+        keep_alive, pad = stays and status != 500, _pad(json_length)
+        self._known = _Head(bytes(head), length, status, headers, keep_alive, int(size), json_length, pad)
+        return self._begin_body(self._known)
 
-    def _begin_body(self, size: int, start: int, rest: int) -> bool:
-        if rest > size:
-            raise BadResponseError("more arrived than the answer has")
-        self.json_length = self._json_length(size)
-        try:
-            body = self.body = _empty(size, self.json_length)
-        except (ValueError, MemoryError) as exc:
-            raise BadResponseError(f"a body of {size} bytes: {exc}") from exc
-        view = body.data
-        view[:rest] = memoryview(self._head)[start : start + rest]
-        if rest == size:
+    def _begin_body(self, head: _Head) -> bool:
+        _, start, self.status, self.headers, self.keep_alive, size, self.json_length, pad = head
+        end = start + size
+        if self._received == end:
+            # All of it is there already, behind the head: the end of that is what the tensors are aligned by.
+            self.body = memoryview(self._head[start - pad : end])[pad:]
             return True
-        self._body_view, self._filled = view, rest
+        if self._received > end:
+            raise BadResponseError("more arrived than the answer has")
+        self.body = self._body_view = _empty(size, pad)
+        self._filled = self._received - start
+        self.body[: self._filled] = memoryview(self._head)[start : self._received]
         return False
 
     def _feed(self, chunked: _UnknownLength, data: bytearray) -> bool:
@@ -160,18 +183,9 @@ class ResponseReader:
 
     def _take(self, chunked: _UnknownLength) -> None:
         whole = b"".join(chunked.chunks)
-        self.json_length = self._json_length(len(whole))
-        self.body = _empty(len(whole), self.json_length)
-        self.body[:] = np.frombuffer(whole, np.uint8)
-
-    def _json_length(self, size: int) -> int | None:
-        """How much of a body is JSON before binary tensors; None if all of it is."""
-        given = self.headers.get(b"inference-header-content-length")
-        if given is None:
-            return None
-        if not given.isdigit() or int(given) > size:
-            raise BadResponseError(f"{given!r} bytes of JSON in a body of {size}")
-        return int(given)
+        self.json_length = _json_length(self.headers, len(whole))
+        self.body = _empty(len(whole), _pad(self.json_length))
+        self.body[:] = whole
 
 
 class _HeadersOnly:
@@ -205,10 +219,27 @@ class _UnknownLength:
         self.complete = True
 
 
-def _empty(size: int, json_length: int | None) -> Array:
-    """Room for a body, such that what follows its JSON is aligned."""
-    pad = -(json_length or 0) % _ALIGNMENT
-    return np.empty(size + pad, np.uint8)[pad:]
+def _json_length(headers: Mapping[bytes, bytes], size: int) -> int | None:
+    """How much of a body is JSON before binary tensors; None if all of it is."""
+    given = headers.get(b"inference-header-content-length")
+    if given is None:
+        return None
+    if not given.isdigit() or int(given) > size:
+        raise BadResponseError(f"{given!r} bytes of JSON in a body of {size}")
+    return int(given)
 
 
-_EMPTY: Array = np.empty(0, np.uint8)
+def _pad(json_length: int | None) -> int:
+    """How many bytes before a body align what follows its JSON."""
+    return -(json_length or 0) % _ALIGNMENT
+
+
+def _empty(size: int, pad: int) -> memoryview:
+    """Room for a body; not zeroed, so that large ones cost no time."""
+    try:
+        return np.empty(size + pad, np.uint8).data[pad:]
+    except (ValueError, MemoryError) as exc:
+        raise BadResponseError(f"a body of {size} bytes: {exc}") from exc
+
+
+_EMPTY = memoryview(b"")

@@ -13,27 +13,40 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _answers as answers
-from ._encoding import NONSENSE, Data, from_binary, from_json_list
+from ._encoding import NONSENSE, SMALL_BYTES, Data, from_binary, from_json_list
 from ._endpoint import Endpoint
 from ._errors import ServerError
 from ._http_reader import ResponseReader
 from ._queries import Query
-from ._request import KEPT_ANSWERS, InferAnswer, InferRequest, Parameter, queue_timeout_us
+from ._request import KEPT_ANSWERS, InferAnswer, InferRequest, Layout, queue_timeout_us
 from ._tensors import Array
 from ._trace import trace_context
 
 # What a server that lies about its errors may say in an error message of ours.
 _LONGEST_MESSAGE = 2_000
-_KINDS = {True: "application/octet-stream", False: "application/json"}
+# A request's head and JSON. First comes what all of a layout have in common, then the headers that each has of its own.
+_BINARY = (
+    b"%b%bContent-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
+    b"%b%b"
+)
+_PLAIN = b"%b%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b%b"
+
+
+class _Form(NamedTuple):
+    """What requests of a layout have in common: the begin of the head, and the end of the JSON."""
+
+    head: bytes
+    json: bytes
 
 
 class _Known(NamedTuple):
-    """What an answer holds whose JSON is known: name, dtype, shape and bytes of each tensor, one after the other."""
+    """An answer that arrived before: its JSON, but for the id, and name, dtype, shape and place of each tensor."""
 
+    before_id: bytes
+    after_id: bytes
     version: str
     shapes: dict[str, tuple[int, ...]]
     tensors: list[tuple[str, np.dtype[Any], tuple[int, ...], int]]
-    size_bytes: int
 
 
 class HttpWire:
@@ -55,21 +68,23 @@ class HttpWire:
 
     def inference(self, request: InferRequest, left_s: float) -> list[Data]:
         """A request to run a model: the head with the JSON, then each tensor's own bytes."""
-        layout, request_id = request.layout, request.request_id
-        said = f'{{"id":{_quoted(request_id)},{_parameters(request, left_s)},'
-        header = f"{said}{layout.binary_json if request.binary else layout.plain_json(request.arrays)}".encode()
-        length = len(header)
-        extra = f"X-Request-ID: {request_id}\r\n" if request_id.isascii() else ""
-        for name, value in trace_context().items():
-            extra += f"{name}: {value}\r\n"
+        layout = request.layout
+        form = layout.ready.get(self)
+        if form is None:
+            form = layout.ready[self] = self._form(layout, request)
+        own, said = _own_headers(request.request_id), _said(request, left_s)
         if request.binary:
-            extra += f"Inference-Header-Content-Length: {length}\r\n"
-            length += layout.sent_bytes
-        head = (
-            f"POST {self._endpoint.path}{layout.path} HTTP/1.1\r\n{self._fixed}{extra}"
-            f"Content-Type: {_KINDS[request.binary]}\r\nContent-Length: {length}\r\n\r\n"
-        )
-        return [head.encode("ascii") + header, *request.data]
+            length = len(said) + len(form.json)
+            sizes = own, length, length + layout.sent_bytes
+            head = _BINARY % (form.head, *sizes, said, form.json)
+            # A copy of little costs less than telling the system of one piece more.
+            return [b"".join((head, *request.data))] if layout.sent_bytes <= SMALL_BYTES else [head, *request.data]
+        values = layout.plain_json(request.arrays).encode()
+        return [_PLAIN % (form.head, own, len(said) + len(values), said, values)]
+
+    def _form(self, layout: Layout, request: InferRequest) -> _Form:
+        head = f"POST {self._endpoint.path}{layout.path} HTTP/1.1\r\n{self._fixed}"
+        return _Form(head.encode("ascii"), layout.binary_json().encode() if request.binary else b"")
 
     def query(self, query: Query) -> list[Data]:
         """Any other request."""
@@ -107,7 +122,7 @@ class HttpWire:
         if response.status not in (200, 204):
             raise self._error(response, query.model)
         try:
-            return json.loads(response.body.tobytes()) if response.body.size else {}
+            return json.loads(response.body.tobytes()) if response.body else {}
         except (ValueError, RecursionError) as exc:
             raise answers.no_answer(self._endpoint, f"no JSON: {exc}") from exc
 
@@ -144,59 +159,71 @@ def _details(detail: Any) -> str:
     return "; ".join(f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', item)}" for item in detail)
 
 
-def _quoted(request_id: str) -> str:
-    return f'"{request_id}"' if request_id.isalnum() and request_id.isascii() else json.dumps(request_id)
+def _is_plain(request_id: str) -> bool:
+    """Whether an id is in JSON as it is; one that was made up is."""
+    return request_id.isalnum() and request_id.isascii()
 
 
-def _parameters(request: InferRequest, left_s: float) -> str:
-    """The parameters of a request, as a member of its JSON header."""
-    more: dict[str, Parameter] = {"binary_data_output": True} if request.binary else {}
-    if request.parameters or not request.binary:
-        said = json.dumps(request.parameters_within(left_s) | more, separators=(",", ":"))
-        return f'"parameters":{said}'
-    if request.queue_timeout:
-        return f'"parameters":{{"timeout":{queue_timeout_us(left_s)},"binary_data_output":true}}'
-    return '"parameters":{"binary_data_output":true}'
+def _quoted(request_id: str) -> bytes:
+    return b'"%b"' % request_id.encode() if _is_plain(request_id) else json.dumps(request_id).encode()
+
+
+def _own_headers(request_id: str) -> bytes:
+    """An id and a trace's context, for those who see no more than headers."""
+    own = b"X-Request-ID: %b\r\n" % request_id.encode() if request_id.isascii() else b""
+    traced = trace_context()
+    return own + "".join(f"{name}: {value}\r\n" for name, value in traced.items()).encode("ascii") if traced else own
+
+
+def _said(request: InferRequest, left_s: float) -> bytes:
+    """The begin of the JSON header, which each request has of its own: its id and its parameters."""
+    request_id = request.request_id
+    if request.binary and request.queue_timeout and not request.parameters and _is_plain(request_id):
+        timeout_us = queue_timeout_us(left_s)
+        return b'{"id":"%b","parameters":{"timeout":%d,"binary_data_output":true},' % (request_id.encode(), timeout_us)
+    more = {"binary_data_output": True} if request.binary else {}
+    said = {"id": request_id, "parameters": request.parameters_within(left_s) | more}
+    return json.dumps(said, separators=(",", ":")).encode()[:-1] + b","
 
 
 def _decode(request: InferRequest, response: ResponseReader) -> InferAnswer:
     """Take an answer apart. One that differs from another of the same layout in nothing but its id is known already."""
-    body, length = response.body, response.json_length
+    body, length, request_id = response.body, response.json_length, request.request_id
     if length is None:
         return _read(request, json.loads(body.tobytes()), body, 0)
     text = body[:length].tobytes()
-    before, found, after = text.partition(b'"id":' + _quoted(request.request_id).encode())
-    known = request.layout.answers.get((before, after)) if found else None
-    if known is None or length + known.size_bytes != body.size:
-        answer = _read(request, json.loads(text), body, length)
-        if found and len(request.layout.answers) < KEPT_ANSWERS:
-            _keep(request, (before, after), answer)
-        return answer
-    arrays: dict[str, Array | None] = {}
-    start = length
-    for name, dtype, shape, size in known.tensors:
-        arrays[name] = body[start : start + size].view(dtype).reshape(shape)
-        start += size
-    return InferAnswer(arrays, known.shapes, known.version, request.request_id)
+    sizes = length, len(body), len(request_id)
+    known = request.layout.answers.get(sizes)
+    if known is not None and text == b"%b%b%b" % (known.before_id, _quoted(request_id), known.after_id):
+        arrays: dict[str, Array | None] = {}
+        for name, dtype, shape, place in known.tensors:
+            arrays[name] = np.ndarray(shape, dtype, body, place)
+        return InferAnswer(arrays, known.shapes, known.version, request_id)
+    answer = _read(request, json.loads(text), body, length)
+    if len(request.layout.answers) < KEPT_ANSWERS or known is not None:
+        _keep(request, sizes, text, answer)
+    return answer
 
 
-def _keep(request: InferRequest, said: tuple[bytes, bytes], answer: InferAnswer) -> None:
+def _keep(request: InferRequest, sizes: tuple[int, int, int], text: bytes, answer: InferAnswer) -> None:
     """Remember what an answer holds, if all of it are tensors of fixed lengths that follow the JSON."""
-    if b'"data":' in said[0] or b'"data":' in said[1]:
+    before, found, after = text.partition(b'"id":' + _quoted(request.request_id))
+    if not found or b'"data":' in before or b'"data":' in after:
         return
-    tensors = []
+    tensors, place = [], sizes[0]
     for name, array in answer.arrays.items():
         if array is None or array.dtype.kind == "O":
             return
-        tensors.append((name, array.dtype, array.shape, array.nbytes))
-    size = sum(array.nbytes for array in answer.arrays.values() if array is not None)
-    request.layout.answers[said] = _Known(answer.version, answer.shapes, tensors, size)
+        tensors.append((name, array.dtype, array.shape, place))
+        place += array.nbytes
+    request.layout.answers[sizes] = _Known(before + b'"id":', after, answer.version, answer.shapes, tensors)
 
 
-def _read(request: InferRequest, header: Any, body: Array, start: int) -> InferAnswer:
+def _read(request: InferRequest, header: Any, received: memoryview, start: int) -> InferAnswer:
     """Take an answer apart by its JSON; its tensors in binary form begin at `start`."""
     if header.get("id", request.request_id) != request.request_id:
         raise ValueError("it is the answer to another request")
+    body = np.frombuffer(received, np.uint8)
     arrays: dict[str, Array | None] = {}
     shapes = {}
     place = start

@@ -24,7 +24,6 @@ from ._handle import (
     refuse_stream,
 )
 from ._metadata import ModelMetadata
-from ._replicas import Attempts
 from ._request import Parameter
 from ._tensors import Array
 
@@ -251,19 +250,19 @@ class Model(BaseModel):
         def answers() -> Iterator[Any]:
             began_s = time.perf_counter()
             error: CallError | None = None
-            attempts = Attempts(self._client._replicas, deadline, repeatable=False)
-            transport: Any = attempts.replica.transport
+            replica = self._client._replicas.next()
+            transport: Any = replica.transport
             try:
                 for answer in transport.stream(request, deadline, cancel=cancel):
                     yield request.reading.result(answer)
-                attempts.replica.succeeded()
+                replica.succeeded()
             except CallError as exc:
                 error = exc
-                attempts.replica.failed(told(exc, request))
+                replica.failed(told(exc, request))
                 raise
             finally:
                 if self._client._on_request is not None:
-                    self._client._on_request(record(request, attempts, began_s, error))
+                    self._client._on_request(record(request, replica, None, began_s, error))
 
         return answers()
 
@@ -284,43 +283,42 @@ class Model(BaseModel):
         return self._known or self._client._contract(self.name, self.version, deadline)
 
     def _run(self, arguments: Arguments, deadline: Deadline) -> Any:
-        contract = self._known
-        if contract is None:
-            return self._send(self._declared(deadline), arguments, deadline)
-        try:
-            return self._send(contract, arguments, deadline)
-        except CHANGED:
-            newer = self._newer(contract, deadline)
-            if newer is None:
+        known = self._client._contracts.get(self._key)
+        contract = known or self._declared(deadline)
+        while True:
+            try:
+                if contract.decoupled:
+                    raise refuse_decoupled(contract)
+                request = contract.prepare(arguments)
+                if request.reading.empty:
+                    return request.reading.result(contract.nothing())
+                answer = self._client._send(request, deadline)
+                if contract.changed(request, answer):
+                    self._client._refresh(self.name)
+                return request.reading.result(answer)
+            except CHANGED as exc:
+                newer = self._newer(contract, deadline) if contract is known else None
+                if newer is None:
+                    self._about(exc)
+                    raise
+                contract = newer
+            except CallError as exc:
+                told(exc, request)
                 raise
-        return self._send(newer, arguments, deadline)
-
-    def _send(self, contract: Contract, arguments: Arguments, deadline: Deadline) -> Any:
-        if contract.decoupled:
-            raise refuse_decoupled(contract)
-        request = contract.prepare(arguments)
-        if request.reading.empty:
-            return request.reading.result(contract.nothing())
-        answer = self._client._send(request, deadline)
-        if contract.changed(request, answer):
-            self._client._refresh(self.name)
-        try:
-            return request.reading.result(answer)
-        except CallError as exc:
-            raise told(exc, request)  # noqa: B904 — it is the same
 
     def _fitting(self, use: Callable[[Contract], R], deadline: Deadline) -> R:
         """Use what is known of the model, and where that does not fit, what the server says of it now."""
-        contract = self._known
-        if contract is None:
-            return use(self._declared(deadline))
-        try:
-            return use(contract)
-        except InputError:
-            newer = self._newer(contract, deadline)
-            if newer is None:
-                raise
-        return use(newer)
+        known = self._known
+        contract = known or self._declared(deadline)
+        while True:
+            try:
+                return use(contract)
+            except InputError as exc:
+                newer = self._newer(contract, deadline) if contract is known else None
+                if newer is None:
+                    self._about(exc)
+                    raise
+                contract = newer
 
     def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
         """What the server says of the model now, if that is something else."""
@@ -390,12 +388,7 @@ class Sequence:
         model, client = self._model, self._model._client
         deadline = client._deadline(timeout_s)
         arguments = model._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=more)
-        contract = model._declared(deadline)
-        contract.check_correlation(self.correlation_id)
-        if contract.decoupled:
-            raise refuse_decoupled(contract)
-        request = contract.prepare(arguments)
-        request.repeatable = False
+        request = model._fitting(lambda contract: self._state.prepare(contract, arguments), deadline)
         answer = client._send(request, deadline, self._replica)
         self._state.stepped(inputs, named, last=last)
         return request.reading.result(answer)

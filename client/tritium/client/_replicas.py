@@ -121,24 +121,19 @@ class Replicas(Generic[T]):
 
 
 class Attempts(Generic[T]):
-    """The tries of one call.
+    """The tries of one call, from the first one that failed.
 
     Args:
         replicas: who may be asked.
+        replica: who was asked.
         deadline: the time of all tries together.
         repeatable: whether the call may be made again at all.
-        pinned: the only one that may be asked, where it matters.
     """
 
     __slots__ = ("_deadline", "_repeatable", "_replicas", "_tried", "count", "replica", "waited_s")
 
     def __init__(
-        self,
-        replicas: Replicas[T],
-        deadline: Deadline,
-        *,
-        repeatable: bool = True,
-        pinned: Replica[T] | None = None,
+        self, replicas: Replicas[T], replica: Replica[T], deadline: Deadline, *, repeatable: bool = True
     ) -> None:
         self._replicas = replicas
         self._deadline = deadline
@@ -146,7 +141,7 @@ class Attempts(Generic[T]):
         self._tried: list[Replica[T]] = []
         self.count = 1
         self.waited_s = 0.0
-        self.replica = replicas.next() if pinned is None else pinned
+        self.replica = replica
 
     def pause_s(self, exc: CallError) -> float | None:
         """After a failure: how long to wait before `replica`, which may be another one now, is asked again.

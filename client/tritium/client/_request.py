@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -49,41 +48,41 @@ class OutputSlot(NamedTuple):
     place: Place | None = None
 
 
-@dataclass(eq=False)
 class Layout:
     """All of a request but its values, its id and its parameters.
 
     Attributes:
+        model: the model's name.
+        version: the version that is asked for; empty if the server chooses.
+        inputs: those that are sent.
         outputs: those that are asked for; empty for all.
-        message: this part of gRPC's message, once it was made.
+        placed: the names of those that go to shared memory.
+        sent_bytes: how many bytes of tensors are sent.
+        ready: this part of a request in the form that a protocol sends, by whom it is kept for.
         answers: how answers are taken apart, by what the protocol tells them from others of this layout by.
     """
 
-    model: str
-    version: str
-    inputs: tuple[InputSlot, ...]
-    outputs: tuple[OutputSlot, ...]
-    message: bytes | None = None
-    answers: dict[Any, Any] = field(default_factory=dict)
+    __slots__ = ("answers", "inputs", "model", "outputs", "placed", "ready", "sent_bytes", "version")
 
-    @cached_property
+    def __init__(
+        self, model: str, version: str, inputs: tuple[InputSlot, ...], outputs: tuple[OutputSlot, ...]
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.inputs = inputs
+        self.outputs = outputs
+        self.placed = frozenset(slot.name for slot in outputs if slot.place is not None)
+        self.sent_bytes = sum(slot.size_bytes for slot in inputs)
+        self.ready: dict[Any, Any] = {}
+        self.answers: dict[Any, Any] = {}
+
+    @property
     def path(self) -> str:
         """Where HTTP takes it, after the server's own path."""
         return f"{model_path(self.model, self.version)}/infer"
 
-    @cached_property
-    def placed(self) -> frozenset[str]:
-        """The outputs that go to shared memory."""
-        return frozenset(slot.name for slot in self.outputs if slot.place is not None)
-
-    @cached_property
-    def sent_bytes(self) -> int:
-        """How many bytes of tensors follow the JSON header."""
-        return sum(slot.size_bytes for slot in self.inputs)
-
-    @cached_property
     def binary_json(self) -> str:
-        """The rest of the JSON header after id and parameters, for tensors that follow in binary form."""
+        """The JSON header without id and parameters and its opening brace, for tensors that follow in binary form."""
         inputs = [
             {
                 "name": slot.name,

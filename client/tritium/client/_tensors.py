@@ -139,6 +139,15 @@ def coerce(value: Any, spec: TensorSpec, *, chosen: bool | None = None) -> Array
     )
 
 
+def is_castable(value: Any, spec: TensorSpec) -> bool:
+    """Whether a value is an array of numbers that :func:`coerce` would only cast: the declared dtype holds them all."""
+    return (
+        type(value) is np.ndarray
+        and value.dtype.kind in "fiub"
+        and np.can_cast(value.dtype, numpy_dtype(spec.dtype), "safe")
+    )
+
+
 def _as_array(value: Any, spec: TensorSpec) -> tuple[Array, bool]:
     """Anything as an array, and whether its dtype was somebody's choice."""
     if hasattr(value, "dtype") or hasattr(value, "__array__"):
