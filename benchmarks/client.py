@@ -52,6 +52,9 @@ WARM_UP_CALLS = 200
 TURN_TIMEOUT_S = 300.0
 END_TIMEOUT_S = 10.0
 BULK_MODEL = "digits_cnn"
+# How long an import may take in a process of its own, and whose are measured beside it.
+IMPORT_S = 0.35
+IMPORTS = ("tritium.client", "tritonclient.http", "tritonclient.grpc")
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ PEER_SIDES: Mapping[str, tuple[str, Sequence[str]]] = {
     "pytriton_grpc": ("pytriton", ["benchmarks.peers.pytriton_client", "grpc"]),
     "kserve_http": ("kserve", ["benchmarks.peers.kserve_client"]),
 }
+SECTIONS = ("import", *PARTS, "peers")
 MEASURES = ("p50_us", "p99_us", "cpu_us", "rows_per_s")
 
 # Make a side's turn: the model, how many calls, how many of them under way.
@@ -155,14 +159,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.client", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=3000, help="calls a turn; bulk always sends all its rows")
-    parser.add_argument("--only", nargs="+", choices=(*PARTS, "peers"), default=[*PARTS, "peers"])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     options = parser.parse_args()
     if min(options.rounds, options.calls) < 1:
         parser.error("--rounds and --calls must be 1 or more")
+    imports = import_times(options.rounds) if "import" in options.only else {}
     chosen = [name for name in PARTS if name in options.only or (name == "sync" and "peers" in options.only)]
     peers = list(PEER_SIDES) if "peers" in options.only else []
     try:
-        timings = measure(chosen, peers, options.rounds, options.calls)
+        timings = measure(chosen, peers, options.rounds, options.calls) if chosen else []
     except (BenchError, InstallError, TritiumError) as exc:
         parser.exit(2, f"{exc}\n")
     comparisons = []
@@ -172,17 +177,31 @@ def main() -> int:
             print_sides(PARTS[name], model, mine)
             comparisons += [{"part": name, "model": model, **compare(mine, target)} for target in PARTS[name].targets]
     print_comparisons(comparisons)
+    light = not imports or statistics.median(imports[IMPORTS[0]]) <= IMPORT_S
+    print_imports(imports)
     document = {
         "cpus": os.cpu_count(),
         "versions": versions(),
         "rounds": options.rounds,
         "calls": options.calls,
         "in_flight": {name: PARTS[name].in_flight for name in chosen},
+        "import_s": imports,
         "comparisons": comparisons,
         "timings": [asdict(timing) for timing in timings],
     }
     print(json.dumps(document, indent=2))
-    return 0 if all(row["met"] for row in comparisons) else 1
+    return 0 if light and all(row["met"] for row in comparisons) else 1
+
+
+def import_times(rounds: int) -> dict[str, list[float]]:
+    """Seconds of each import, in processes of their own, in turns."""
+    code = "import time; begun = time.perf_counter(); import {}; print(time.perf_counter() - begun)"
+    times: dict[str, list[float]] = {module: [] for module in IMPORTS}
+    for _ in range(rounds):
+        for module in IMPORTS:
+            command = [sys.executable, "-c", code.format(module)]
+            times[module].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return times
 
 
 def measure(chosen: Sequence[str], peers: Sequence[str], rounds: int, calls: int) -> list[Timing]:
@@ -222,22 +241,21 @@ def rounds_of(
     name: str, commands: Mapping[str, Sequence[str]], job: Mapping[str, Any], rounds: int, calls: int, folder: Path
 ) -> list[Timing]:
     """One part; a round starts with another side each."""
-    part, timings = PARTS[name], []
-    with ExitStack() as stack:
-        turns = {
-            side: stack.enter_context(started(side, command, job, folder / f"{side}.log"))
-            for side, command in commands.items()
-        }
-        for turn in turns.values():
+    part, timings, sides = PARTS[name], [], list(commands)
+    for number in range(rounds):
+        print(f"{part.title}: round {number + 1} of {rounds}", file=sys.stderr)
+        first = number % len(sides)
+        order = (*sides[first:], *sides[:first])
+        # Processes are made anew: two of the same side differ by up to 8 % for as long as they live.
+        with ExitStack() as stack:
+            turns = {
+                side: stack.enter_context(started(side, commands[side], job, folder / f"{side}.log")) for side in order
+            }
             for model in part.models:
-                turn(model, 1 if part.whole else WARM_UP_CALLS, part.in_flight)
-        sides = list(turns)
-        for number in range(rounds):
-            print(f"{part.title}: round {number + 1} of {rounds}", file=sys.stderr)
-            first = number % len(sides)
-            for model in part.models:
-                for side in (*sides[first:], *sides[:first]):
-                    figures = turns[side](model, 1 if part.whole else calls, part.in_flight)
+                for turn in turns.values():
+                    turn(model, 1 if part.whole else WARM_UP_CALLS, part.in_flight)
+                for side, turn in turns.items():
+                    figures = turn(model, 1 if part.whole else calls, part.in_flight)
                     timings.append(Timing(name, model, side, number, **figures))
     return timings
 
@@ -370,6 +388,16 @@ def print_comparisons(rows: Sequence[Mapping[str, Any]]) -> None:
         verdict = f"{row['target']} {'met' if row['met'] else 'NOT met'}" if row["target"] else ""
         cells.append([row["model"], row["side"], row["over"], row["measure"], times, verdict])
     print_columns(cells)
+
+
+def print_imports(times: Mapping[str, Sequence[float]]) -> None:
+    """Each import's time, and whether ours is short enough."""
+    cells = [["import", "seconds"], *([module, _cell(seconds)] for module, seconds in times.items())]
+    if times:
+        print(file=sys.stderr)
+        print_columns(cells)
+        verdict = "met" if statistics.median(times[IMPORTS[0]]) <= IMPORT_S else "NOT met"
+        print(f"{IMPORTS[0]} ≤ {IMPORT_S:g} s: {verdict}", file=sys.stderr)
 
 
 def versions() -> dict[str, str]:
