@@ -193,13 +193,15 @@ class Contract:
         inputs, dtypes = arguments.inputs, self._dtypes
         if arguments.named or arguments.top_k or arguments.locate or arguments.out is not None or not self._plans_any:
             return None
+        if len(inputs) == len(dtypes) == 1:  # the same in short, for the usual model
+            value = inputs[0]
+            usual = type(value) is np.ndarray and value.dtype == dtypes[0]
+            return (arguments.outputs, value.shape) if usual else None
         if len(inputs) != len(dtypes):
             return None
         for value, dtype in zip(inputs, dtypes, strict=True):
             if type(value) is not np.ndarray or value.dtype != dtype:
                 return None
-        if len(inputs) == 1:
-            return arguments.outputs, inputs[0].shape
         return arguments.outputs, *(value.shape for value in inputs)
 
     def nothing(self) -> InferAnswer:

@@ -175,10 +175,10 @@ def serialise(request: InferRequest, left_s: float) -> bytes:
     form = layout.ready.get(SERVICE)
     if form is None:
         form = layout.ready[SERVICE] = _form(layout)
-    parts: list[Data] = [form.message, _said(request, left_s)]
-    for begin, data in zip(form.begins, request.data, strict=True):
-        parts += begin, data
-    return b"".join(parts)
+    if len(form.begins) == 1:
+        return b"".join((form.message, _said(request, left_s), form.begins[0], request.data[0]))
+    tensors = (part for tensor in zip(form.begins, request.data, strict=True) for part in tensor)
+    return b"".join((form.message, _said(request, left_s), *tensors))
 
 
 def answer(request: InferRequest, data: bytes, endpoint: Endpoint) -> InferAnswer:
