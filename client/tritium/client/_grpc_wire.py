@@ -20,7 +20,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from . import _answers as answers
 from ._deadline import Deadline
-from ._encoding import NONSENSE, Data, from_binary, from_json_list, wire_dtype
+from ._encoding import NONSENSE, from_binary, from_json_list, wire_dtype
 from ._endpoint import Endpoint
 from ._errors import InputError, TritiumError
 from ._options import Limits, Tls

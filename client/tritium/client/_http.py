@@ -155,14 +155,14 @@ class HttpTransport:
             raise
 
     def _give_back(self, connection: _Connection) -> None:
-        if not connection.reusable or self._closed:
+        if not connection.reusable:
             self._discard(connection)
             return
         connection.forget()
         self._idle.append(connection)
         if self._line:
             self._serve_line()
-        if self._is_closed():  # by another thread, just now
+        if self._closed:  # perhaps by another thread, just now
             self.close()
 
     def _discard(self, connection: _Connection) -> None:
@@ -176,9 +176,6 @@ class HttpTransport:
                 self._line.popleft().put(None)
             else:
                 self._open -= 1
-
-    def _is_closed(self) -> bool:
-        return self._closed
 
 
 class _Connection:
@@ -278,17 +275,17 @@ class _Connection:
         """Send all parts, from where they lie. A server that hangs up meanwhile may have said why: see what it sent."""
         sock = self._socket
         try:
-            if not self._gathers:
-                joined = b"".join(parts) if sum(map(len, parts)) <= _JOINED_BYTES else None
-                for part in parts if joined is None else (joined,):
+            if not self._gathers and sum(map(len, parts)) <= _JOINED_BYTES:
+                parts = [b"".join(parts)]
+            if len(parts) == 1 or not self._gathers:
+                for part in parts:
                     sock.settimeout(deadline.need_s(self._endpoint))
                     sock.sendall(part)
-                sock.settimeout(deadline.need_s(self._endpoint))
+                if len(parts[-1]) > _JOINED_BYTES:  # which took its time
+                    sock.settimeout(deadline.need_s(self._endpoint))
                 return None
             sock.settimeout(deadline.need_s(self._endpoint))
             sent = sock.sendmsg(parts[:_MOST_BUFFERS])
-            if sent == sum(map(len, parts)):
-                return None
             left = [memoryview(part) for part in parts if len(part)]
             while True:
                 while left and sent >= len(left[0]):

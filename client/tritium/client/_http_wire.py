@@ -72,15 +72,16 @@ class HttpWire:
         form = layout.ready.get(self)
         if form is None:
             form = layout.ready[self] = self._form(layout, request)
-        own, said = _own_headers(request.request_id), _said(request, left_s)
-        if request.binary:
-            length = len(said) + len(form.json)
-            sizes = own, length, length + layout.sent_bytes
-            head = _BINARY % (form.head, *sizes, said, form.json)
-            # A copy of little costs less than telling the system of one piece more.
-            return [b"".join((head, *request.data))] if layout.sent_bytes <= SMALL_BYTES else [head, *request.data]
-        values = layout.plain_json(request.arrays).encode()
-        return [_PLAIN % (form.head, own, len(said) + len(values), said, values)]
+        said, own = _said(request, left_s), _own_headers(request.request_id)
+        if not request.binary:
+            values = layout.plain_json(request.arrays).encode()
+            return [_PLAIN % (form.head, own, len(said) + len(values), said, values)]
+        length = len(said) + len(form.json)
+        head = _BINARY % (form.head, own, length, length + layout.sent_bytes, said, form.json)
+        if layout.sent_bytes > SMALL_BYTES:
+            return [head, *request.data]
+        # A copy of little costs less than telling the system of one piece more.
+        return [b"".join((head, *request.data))]
 
     def _form(self, layout: Layout, request: InferRequest) -> _Form:
         head = f"POST {self._endpoint.path}{layout.path} HTTP/1.1\r\n{self._fixed}"
