@@ -379,3 +379,17 @@ def test_async_predict_that_is_cancelled_leaves_no_task(recorder: Recorder) -> N
         asyncio.run(run())
     finally:
         held.set()
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("wrong", [{"outputs": "valve"}, {"outputs": 5}, {"parameters": {"x": float("nan")}}])
+def test_predict_with_wrong_arguments_sends_nothing(
+    surface: str, wrong: dict[str, Any], small_server: TritonServer
+) -> None:
+    records: list[RequestRecord] = []
+    with pytest.raises(InputError) as caught:
+        options = {"on_request": records.append}
+        use(surface, small_server.http_url, "pick", "predict", [[1]] * 20, batch_size=1, options=options, **wrong)
+    assert (caught.value.model, caught.value.url) == ("pick", small_server.http_url)
+    assert len(records) <= 5
+    assert not [record for record in records if record.operation == "infer"]

@@ -169,6 +169,35 @@ def test_a_reader_keeps_nothing_of_a_response_that_was_given_up(
 # the end
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        OK + b"Content-Length: 12\r\n\r\n" + b"b" * 12,
+        OK + b"Content-Length: 13\r\n\r\n" + b"b" * 13,
+        OK + b"Content-Length: 1\r\n\r\nb",
+        OK + b"Content-Length: 12\r\nConnection: close\r\n\r\n" + b"b" * 12,
+        b"HTTP/1.1 503 No\r\nContent-Length: 12\r\n\r\n" + b"b" * 12,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 12\r\n\r\n" + b"b" * 12,
+    ],
+)
+def test_a_head_like_the_one_before_is_read_by_its_own_bytes(second: bytes) -> None:
+    expected = _read([second])
+    assert expected is not None
+    for cut in range(1, len(second)):
+        reader = ResponseReader()
+        for _ in range(2):
+            assert _read([OK + b"Content-Length: 12\r\n\r\n" + b"a" * 12], reader=reader) is not None
+        assert _read([second[:cut], second[cut:]], reader=reader) == expected
+
+
+def test_bodies_of_responses_with_the_same_head_are_arrays_of_their_own() -> None:
+    reader, bodies = ResponseReader(), []
+    for letter in b"abc":
+        assert _read([OK + b"Content-Length: 4\r\n\r\n" + bytes([letter] * 4)], reader=reader) is not None
+        bodies.append(reader.body)
+    assert [bytes(body) for body in bodies] == [b"aaaa", b"bbbb", b"cccc"]
+
+
 @given(whole=responses(("length", "chunks", "none")), cut=st.integers(0, 100_000), places=PLACES)
 @SETTINGS
 def test_a_response_that_is_cut_short_is_an_error(whole: tuple[bytes, bool], cut: int, places: list[int]) -> None:

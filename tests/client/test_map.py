@@ -157,6 +157,22 @@ def _broken(count: int) -> Iterator[NDArray[Any]]:
     raise OSError("the disk is gone")
 
 
+def test_map_that_is_left_early_leaves_its_items_open(url: str) -> None:
+    items = _read([])
+    with Client(url) as client:
+        for _ in client.model("number").map(items, in_flight=2):
+            break
+    assert len(next(items)) == 1
+
+    async def run() -> None:
+        async with AsyncClient(url) as client:
+            async for _ in client.model("number").map(items, in_flight=2):
+                break
+
+    asyncio.run(run())
+    assert len(next(items)) == 1
+
+
 @pytest.mark.parametrize("in_flight", [1, 4, 100])
 def test_what_the_items_fail_with_is_raised_after_the_results_of_those_before(in_flight: int, url: str) -> None:
     with Client(url) as client:

@@ -12,7 +12,6 @@ import pytest
 
 from tritium.client import (
     AsyncClient,
-    CallError,
     Client,
     DeadlineExceededError,
     InferenceFailedError,
@@ -150,14 +149,51 @@ def test_the_deadline_of_a_stream_is_that_of_its_last_answer(surface: str, grpc_
     assert _count(surface, grpc_url, 1) == ([1], None)
 
 
-def test_a_stream_of_a_client_that_was_closed_ends_with_an_error(grpc_url: str) -> None:
-    with Client(grpc_url) as client:
-        answers = client.model("countdown").stream(_n(ENDLESS), timeout_s=1)
-        next(answers)
+def test_a_stream_of_a_client_that_is_closed_goes_on_to_its_end(surface: str, grpc_url: str) -> None:
+    if surface == "sync":
+        client = Client(grpc_url)
+        answers = client.model("countdown").stream(_n(5))
+        assert next(answers).item() == 5
         client.close()
-        with pytest.raises((InputError, CallError)):
-            for _ in answers:
-                pass
+        assert [answer.item() for answer in answers] == [4, 3, 2, 1]
+        return
+
+    async def run() -> None:
+        client = AsyncClient(grpc_url)
+        answers = client.model("countdown").stream(_n(5))
+        assert (await anext(answers)).item() == 5
+        await client.close()
+        assert [answer.item() async for answer in answers] == [4, 3, 2, 1]
+
+    asyncio.run(run())
+
+
+def test_a_call_does_not_wait_for_a_stream_that_was_left_when_its_client_is_closed(grpc_url: str) -> None:
+    async def run() -> None:
+        client = AsyncClient(grpc_url)
+        identity = client.model(identity_name("INT64", 1))
+        await identity([1])
+        answers: Any = client.model("countdown").stream(_n(ENDLESS), timeout_s=2)
+        await anext(answers)
+        await answers.aclose()
+        calls = [asyncio.create_task(identity([number])) for number in range(3)]
+        await asyncio.sleep(0)  # they begin
+        closing = asyncio.create_task(client.close())
+        assert [(await call).tolist() for call in calls] == [[0], [1], [2]]
+        assert not closing.done()  # that waits for the stream
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert await _drained(client) == 1
+
+    asyncio.run(run())
+
+
+async def _drained(client: AsyncClient) -> int:
+    """Wait until streams that were left early have ended by themselves; how many did."""
+    (replica,) = client._replicas.all
+    draining = list(replica.transport._draining)  # type: ignore[attr-defined]
+    await asyncio.wait(draining, timeout=30)
+    return sum(not task.cancelled() for task in draining)
 
 
 def test_a_task_that_reads_a_stream_may_be_cancelled(grpc_url: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import subprocess
 import sys
 import traceback
@@ -241,3 +243,24 @@ def test_secrets_are_not_shown_by_errors(
         use(surface, url, model, "__call__", [[99]], options=options)
     shown = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
     assert SECRET not in shown
+
+
+def test_words_after_an_answer_are_not_taken_for_the_next_one(certificates: Certificates) -> None:
+    # In one record: TLS has deciphered the rest when the answer is read, and the socket shows nothing of it any more.
+    body = json.dumps([{"name": "right"}]).ljust(9000).encode()
+    good = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    context = certificates.context("127.0.0.1", asks_back=False)
+
+    def serve(times: int) -> None:
+        for _ in range(times):
+            with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                while connection.recv(4096):
+                    connection.sendall(good + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        listener.settimeout(10)
+        serving = pool.submit(serve, 3)
+        url, tls = f"https://127.0.0.1:{listener.getsockname()[1]}", Tls(ca_file=certificates.authority)
+        with Client(url, tls=tls, retries=Retries(attempts=1)) as client:
+            assert [[model.name for model in client.models()] for _ in range(3)] == [["right"]] * 3
+        serving.result(timeout=30)

@@ -271,6 +271,31 @@ def test_an_answer_to_another_request_is_refused_however_alike(protocol: str) ->
     check()
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_tensors_whose_lengths_are_not_those_of_their_shapes_are_refused(known: bool) -> None:
+    layout = Layout("m", "", (), ())
+    a, b = ("FP32", np.ones(1, np.float32)), ("FP32", np.ones(2, np.float32))
+    if known:
+        _answer("grpc", request(layout), "id", {"a": a, "b": b})
+    said = service_pb2.ModelInferResponse.FromString(_grpc_answer("id", {"a": a, "b": b}))
+    said.raw_output_contents[:] = reversed(said.raw_output_contents)
+    with pytest.raises(ProtocolError):
+        grpc_wire.answer(request(layout), said.SerializeToString(), GRPC)
+
+
+def test_an_answer_partly_in_json_is_read_right_again_and_again() -> None:
+    layout = Layout("m", "", (), ())
+    header = b'{"id":"id","outputs":[{"name":"a","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":4}},'
+    header += b'{"name":"b","datatype":"FP32","shape":[1],"data" : [2.5]}]}'
+    for value in (1.5, 3.5):
+        response = received(header + np.float32(value).tobytes(), len(header))
+        answer = HttpWire(HTTP, {}).answer(request(layout), response)
+        assert {name: array is not None and array.tolist() for name, array in answer.arrays.items()} == {
+            "a": [value],
+            "b": [2.5],
+        }
+
+
 @pytest.mark.parametrize("change", [-4, -1, 1, 4])
 @pytest.mark.parametrize("known", [False, True])
 def test_a_body_of_another_size_than_it_says_is_refused(change: int, known: bool) -> None:

@@ -105,6 +105,8 @@ def explained(exc: errors.ServerError, statuses: Sequence[ModelStatus]) -> error
         valid = names
         known = f"There are {', '.join(names)}" if names else "There are no models"
         known += errors.closest(exc.model or "", names)
-    return type(exc)(
+    error = type(exc)(
         f"{exc}. {known}", url=exc.url, model=exc.model, request_id=exc.request_id, status=exc.status, valid=valid
     )
+    error.retry_after_s = exc.retry_after_s
+    return error

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from . import _queries as queries
 from ._answers import explained
 from ._async_model import AsyncModel
-from ._base import EXPLANATION_S, POLL_S, UNEXPLAINED, BaseClient, checked_model, not_offered, readiness, record, told
+from ._base import EXPLANATION_S, POLL_S, UNEXPLAINED, BaseClient, not_offered, record, told
 from ._contract import Contract
 from ._deadline import Deadline, positive
 from ._endpoint import Endpoint
@@ -88,7 +88,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, those in use when their calls end. Streams that were left early are waited for."""
         for replica in self._replicas.all:
             await replica.transport.close()
 
@@ -102,7 +102,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         Raises:
             InputError: they cannot be those of a model.
         """
-        return AsyncModel(self, *checked_model(name, version))
+        return AsyncModel(self, *queries.checked_model(name, version))
 
     async def models(self) -> list[ModelStatus]:
         """Every model in the server's repository, with the state of each version.
@@ -121,7 +121,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         Raises:
             TransportError: no server answered.
         """
-        query = readiness(model)
+        query = queries.readiness(model)
         return bool(await self._send(query, self._deadline(None)))
 
     async def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
@@ -136,7 +136,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         """
         deadline = Deadline(positive(timeout_s))
         # What fails now is asked again here, and not at the cost of the retries that other calls may need.
-        query = replace(readiness(model), repeatable=False)
+        query = replace(queries.readiness(model), repeatable=False)
         reason: CallError | None = None
         while deadline.left_s() > 0:
             try:
@@ -162,7 +162,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
             ServerError: the model does not load; the message has the server's reason.
         """
         try:
-            await self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
+            await self._ask_all(queries.load(queries.checked_model(name, None)[0]), self._deadline(timeout_s))
         finally:
             self._forget(name)
 
@@ -175,7 +175,7 @@ class AsyncClient(BaseClient[AsyncTransport]):
         Raises:
             ServerError: the server does not allow it.
         """
-        await self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
+        await self._ask_all(queries.unload(queries.checked_model(name, None)[0]), self._deadline(None))
         self._forget(name)
 
     async def statistics(self) -> dict[str, Any]:

@@ -158,12 +158,12 @@ class AsyncModel(BaseModel):
             InputError: as for a call.
         """
         refuse_iterator(inputs)
-        first = self._arguments(inputs, named, outputs=outputs)
+        first = self._arguments(inputs, named, outputs=outputs, parameters=parameters)
         deadline = self._client._deadline(timeout_s)
         rows = await self._fitting(lambda contract: Rows(contract, first, batch_size, progress), deadline)
 
         async def run(span: range) -> Any:
-            arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=parameters)
+            arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=first.parameters)
             return await self._run(arguments, self._client._deadline(timeout_s))
 
         with rows:
@@ -237,7 +237,7 @@ class AsyncModel(BaseModel):
         deadline = self._client._deadline(timeout_s)
         arguments = self._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=parameters)
         if not self._client._over_grpc:
-            raise refuse_stream(self._client.urls)
+            raise self._about(refuse_stream(self._client.urls))
         request = await self._fitting(lambda contract: contract.prepare(arguments), deadline)
         request.operation, request.repeatable = "stream", False
 
@@ -296,7 +296,7 @@ class AsyncModel(BaseModel):
                     raise
                 contract = newer
             except CallError as exc:
-                told(exc, request)
+                self._about(told(exc, request))
                 raise
 
     async def _fitting(self, use: Callable[[Contract], R], deadline: Deadline) -> R:
@@ -384,4 +384,9 @@ class AsyncSequence:
         request = await model._fitting(lambda contract: self._state.prepare(contract, arguments), deadline)
         answer = await client._send(request, deadline, self._replica)
         self._state.stepped(inputs, named, last=last)
-        return request.reading.result(answer)
+        try:
+            return request.reading.result(answer)
+        except TritiumError as exc:
+            exc.request_id = exc.request_id or request.request_id
+            model._about(exc)
+            raise

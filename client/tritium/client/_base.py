@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
-
-import numpy as np
 
 from ._answers import no_answer
 from ._contract import Contract
@@ -17,7 +14,6 @@ from ._endpoint import Endpoint
 from ._errors import CallError, DeadlineExceededError, InputError, ServerError
 from ._metadata import ModelMetadata, ModelStatus
 from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls, checked_headers
-from ._queries import Query, model_ready, server_ready
 from ._replicas import Attempts, Replica, Replicas
 from ._request import Place
 from ._tensors import Array
@@ -220,31 +216,3 @@ def told(exc: CallError, call: Call) -> CallError:
 def not_offered(exc: ServerError) -> bool:
     """Whether an error says only that the server has no such endpoint."""
     return exc.status in _NOT_OFFERED
-
-
-def checked_model(name: str, version: str | int | None) -> tuple[str, str]:
-    """A model's name and version, as they go into paths and messages.
-
-    Raises:
-        InputError: they cannot be those of a model.
-    """
-    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or not name.isprintable():
-        raise InputError(f"The 'name' parameter of model must be the name of a model, got {name!r} instead")
-    if version is None:
-        return name, ""
-    if isinstance(version, bool) or not re.fullmatch(r"[0-9]+|[A-Za-z][\w.-]{0,63}", str(version), re.ASCII):
-        raise InputError(f"The 'version' parameter of model must be a version such as 3, got {version!r} instead")
-    return name, str(version)
-
-
-def readiness(model: str | None) -> Query:
-    """What asks whether the server, or a model on it, is ready."""
-    return server_ready() if model is None else model_ready(*checked_model(model, None))
-
-
-def lies_within(array: Array, start: int, size_bytes: int) -> int | None:
-    """At which byte of a piece of memory a contiguous array begins; None if it does not lie there as a whole."""
-    if not isinstance(array, np.ndarray) or not array.nbytes or not array.flags.c_contiguous or array.dtype.kind == "O":
-        return None
-    offset: int = array.__array_interface__["data"][0] - start
-    return offset if offset >= 0 and offset + array.nbytes <= size_bytes else None

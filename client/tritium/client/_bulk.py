@@ -51,6 +51,7 @@ class Rows:
     """
 
     def __init__(self, contract: Contract, arguments: Arguments, batch_size: int | None, progress: Progress) -> None:
+        contract.check_outputs(arguments.outputs)
         self._inputs, self.count = contract.rows(arguments.inputs, arguments.named)
         # That is the shorter way, where it says the same.
         self._by_position = list(self._inputs) == [spec.name for spec in contract.metadata.inputs]
@@ -123,7 +124,8 @@ class Rows:
                     f"The output{f' {name!r}' if name else ''} has shape {array.shape} for rows {span.start} to "
                     f"{span.stop - 1} and another for those before, so they do not make one array: use map()"
                 )
-            whole[span.start : span.stop] = array
+        for name, array in arrays.items():
+            self._results[name][span.start : span.stop] = array
         self._advance(len(span))
 
     def fail(self, span: range, exc: TritiumError) -> None:
@@ -138,7 +140,6 @@ class Rows:
 
         Raises:
             BulkError: some have no results.
-            InputError: the only part was refused before it was sent.
         """
         if self._hopeless is not None and self._sent < self.count:
             self._failed.append((range(self._sent, self.count), self._hopeless))
@@ -258,6 +259,7 @@ async def _each(items: Iterable[T] | AsyncIterable[T], failures: list[Exception]
 def _sound(items: Iterable[T], failures: list[Exception]) -> Iterator[T]:
     """Items until there are no more; what they end with otherwise is kept for when the others are handed out."""
     try:
-        yield from items
+        for item in items:  # noqa: UP028 — `yield from` would close the caller's iterator where this is left
+            yield item
     except Exception as exc:
         failures.append(exc)

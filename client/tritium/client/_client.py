@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from . import _queries as queries
 from ._answers import explained
-from ._base import EXPLANATION_S, POLL_S, UNEXPLAINED, BaseClient, checked_model, not_offered, readiness, record, told
+from ._base import EXPLANATION_S, POLL_S, UNEXPLAINED, BaseClient, not_offered, record, told
 from ._contract import Contract
 from ._deadline import Deadline, positive
 from ._endpoint import Endpoint
@@ -101,7 +101,7 @@ class Client(BaseClient[Transport]):
         self.close()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, those in use when their calls end. Streams that were left early are waited for."""
         for replica in self._replicas.all:
             replica.transport.close()
 
@@ -115,7 +115,7 @@ class Client(BaseClient[Transport]):
         Raises:
             InputError: they cannot be those of a model.
         """
-        return Model(self, *checked_model(name, version))
+        return Model(self, *queries.checked_model(name, version))
 
     def models(self) -> list[ModelStatus]:
         """Every model in the server's repository, with the state of each version.
@@ -134,7 +134,7 @@ class Client(BaseClient[Transport]):
         Raises:
             TransportError: no server answered.
         """
-        query = readiness(model)
+        query = queries.readiness(model)
         return bool(self._send(query, self._deadline(None)))
 
     def wait_ready(self, model: str | None = None, *, timeout_s: float = 60.0) -> None:
@@ -149,7 +149,7 @@ class Client(BaseClient[Transport]):
         """
         deadline = Deadline(positive(timeout_s))
         # What fails now is asked again here, and not at the cost of the retries that other calls may need.
-        query = replace(readiness(model), repeatable=False)
+        query = replace(queries.readiness(model), repeatable=False)
         reason: CallError | None = None
         while deadline.left_s() > 0:
             try:
@@ -175,7 +175,7 @@ class Client(BaseClient[Transport]):
             ServerError: the model does not load; the message has the server's reason.
         """
         try:
-            self._ask_all(queries.load(checked_model(name, None)[0]), self._deadline(timeout_s))
+            self._ask_all(queries.load(queries.checked_model(name, None)[0]), self._deadline(timeout_s))
         finally:
             self._forget(name)
 
@@ -188,7 +188,7 @@ class Client(BaseClient[Transport]):
         Raises:
             ServerError: the server does not allow it.
         """
-        self._ask_all(queries.unload(checked_model(name, None)[0]), self._deadline(None))
+        self._ask_all(queries.unload(queries.checked_model(name, None)[0]), self._deadline(None))
         self._forget(name)
 
     def statistics(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Pure: nothing here does I/O, so both clients share it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -94,8 +95,10 @@ class Contract:
         self._declared_set = frozenset(self._declared)
         self._unchanged: Mapping[str, tuple[int, ...]] | None = None
         self._dtypes = tuple(numpy_dtype(spec.dtype) for spec in metadata.inputs)
-        # Strings are looked at one by one, and JSON is made of values: for those a plan would save nothing.
-        self._plans_any = self._binary and not any(dtype.kind == "O" for dtype in self._dtypes)
+        # Strings are looked at one by one, JSON is made of values, and what is not little-endian is turned round: for
+        # those a plan would save nothing.
+        plain = not any(dtype.kind == "O" for dtype in self._dtypes)
+        self._plans_any = plain and self._binary and sys.byteorder == "little"
         self._layouts: dict[Any, Layout] = {}
         self._plans: dict[Any, tuple[Layout, Reading]] = {}
         self.decoupled = bool(self.config.get("model_transaction_policy", {}).get("decoupled"))
@@ -176,7 +179,7 @@ class Contract:
             # Triton 2.51 itself dies of classes of nothing.
             raise InputError(f"classify() of {self._name!r} needs at least one row")
         wanted = tuple(out) if out and not arguments.outputs else arguments.outputs
-        self._check_outputs(wanted)
+        self.check_outputs(wanted)
         reading = Reading(self._name, self._declared, wanted, added, arguments.top_k, out, empty=rows == 0)
         layout, data = self._laid_out(specs, arrays, reading, arguments)
         if key is not None and rows:
@@ -256,7 +259,7 @@ class Contract:
             InputError: there is no such output, or it is not clear which one is meant.
         """
         if name is not None:
-            self._check_outputs((name,))
+            self.check_outputs((name,))
             return name
         labelled = [item["name"] for item in self.config.get("output", ()) if item.get("label_filename")]
         for candidates in (labelled, self._declared):
@@ -392,7 +395,7 @@ class Contract:
                     f"{_listed(self.metadata.outputs)}"
                 )
             out = {names[0]: arguments.out}
-        self._check_outputs(tuple(out))
+        self.check_outputs(tuple(out))
         specs = {spec.name: spec for spec in self.metadata.outputs}
         for name, array in out.items():
             if not isinstance(array, np.ndarray) or arguments.locate is None or arguments.locate(array) is None:
@@ -404,7 +407,12 @@ class Contract:
                 raise InputError(f"The array for the output {specs[name]} must have its dtype, got {array.dtype}")
         return out
 
-    def _check_outputs(self, names: Sequence[str]) -> None:
+    def check_outputs(self, names: Sequence[str]) -> None:
+        """Refuse outputs that the model has not.
+
+        Raises:
+            InputError: one is unknown.
+        """
         for name in names:
             if self._declared and name not in self._declared:
                 raise InputError(

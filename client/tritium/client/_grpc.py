@@ -13,7 +13,7 @@ from . import _answers as answers
 from . import _grpc_wire as wire
 from ._deadline import Deadline
 from ._endpoint import Endpoint
-from ._errors import InputError
+from ._errors import InputError, TritiumError
 from ._fork import renew_after_fork
 from ._options import Limits, Tls
 from ._queries import Query
@@ -50,7 +50,9 @@ class GrpcTransport:
         try:
             response = calls.infer(sent, timeout=left_s, metadata=wire.traced(self._metadata))
         except grpc.RpcError as exc:
-            raise wire.failure(exc, self.endpoint, request.model, deadline) from exc
+            raise self._failure(exc, request.model, deadline) from exc
+        finally:
+            del calls  # an error that is kept has this frame, and would keep the channel
         return wire.answer(request, response, self.endpoint)
 
     def ask(self, query: Query, deadline: Deadline) -> Any:
@@ -61,7 +63,9 @@ class GrpcTransport:
         except grpc.RpcError as exc:
             if wire.failed_no(query, exc):
                 return False
-            raise wire.failure(exc, self.endpoint, query.model, deadline) from exc
+            raise self._failure(exc, query.model, deadline) from exc
+        finally:
+            del calls
         return wire.result(query, response)
 
     def stream(self, request: InferRequest, deadline: Deadline, *, cancel: bool) -> Iterator[InferAnswer]:
@@ -77,7 +81,7 @@ class GrpcTransport:
                 if message.infer_response.outputs:
                     yield wire.read(request, message.infer_response, self.endpoint)
         except grpc.RpcError as exc:
-            raise wire.failure(exc, self.endpoint, request.model, deadline) from exc
+            raise self._failure(exc, request.model, deadline) from exc
         finally:
             if cancel:
                 call.cancel()
@@ -86,6 +90,7 @@ class GrpcTransport:
                 drain = threading.Thread(target=self._drain, args=(call,), name="tritium-stream", daemon=True)
                 self._draining.add(drain)
                 drain.start()
+            del calls, call
 
     def close(self) -> None:
         """Let the channel go, which closes when its last call ends; streams that were left early are waited for.
@@ -98,13 +103,17 @@ class GrpcTransport:
 
     def after_fork(self) -> None:
         """In a process that was forked: gRPC's threads are in the parent only, and the channel is of no use without."""
-        self._left_to_the_parent, self._calls = self._calls, None
+        self._left_to_the_parent, self._calls = self._calls or self._left_to_the_parent, None
 
     def _drain(self, call: Iterator[Any]) -> None:
         with suppress(grpc.RpcError):
             for _ in call:
                 pass
         self._draining.discard(threading.current_thread())
+
+    def _failure(self, exc: grpc.RpcError, model: str | None, deadline: Deadline) -> TritiumError:
+        exc.__traceback__ = None  # gRPC's own frames have the channel too
+        return wire.failure(exc, self.endpoint, model, deadline)
 
     def _refuse(self) -> NoReturn:
         if self._left_to_the_parent is not None:

@@ -70,9 +70,7 @@ class AsyncGrpcTransport:
         except grpc.RpcError as exc:
             raise wire.failure(exc, self.endpoint, request.model, deadline) from exc
         finally:
-            self._under_way -= 1
-            if self._closed:
-                await self.close()
+            await self._over()
         return wire.answer(request, response, self.endpoint)
 
     async def ask(self, query: Query, deadline: Deadline) -> Any:
@@ -87,9 +85,7 @@ class AsyncGrpcTransport:
                 return False
             raise wire.failure(exc, self.endpoint, query.model, deadline) from exc
         finally:
-            self._under_way -= 1
-            if self._closed:
-                await self.close()
+            await self._over()
         return wire.result(query, response)
 
     async def stream(self, request: InferRequest, deadline: Deadline, *, cancel: bool) -> AsyncIterator[InferAnswer]:
@@ -99,6 +95,7 @@ class AsyncGrpcTransport:
         # One request, and no more: the server ends the stream after its last answer.
         messages = iter([wire.serialise(request, left_s)])
         call = self._calls.stream(messages, timeout=left_s, metadata=wire.traced(self._metadata))
+        self._under_way += 1
         try:
             async for message in call:
                 if message.error_message:
@@ -112,24 +109,38 @@ class AsyncGrpcTransport:
                 call.cancel()
             elif not call.done():
                 # Nobody listens any more; what still comes is let pass until the end or the deadline.
-                draining = asyncio.create_task(_drain(call))
+                self._under_way += 1
+                draining = asyncio.create_task(self._drain(call))
                 self._draining.add(draining)
                 draining.add_done_callback(self._draining.discard)
+            await self._over()
 
     async def close(self) -> None:
-        """Close the channel, once its last call has ended and with it streams that were left early.
+        """Close the channel, at the latest when its last call ends; streams that were left early are waited for.
 
         Closing it under them would cancel them, and Triton 2.51 may die of that.
         """
         self._closed = True
         if self._loop is not asyncio.get_running_loop():
             return  # its channel went with its loop
-        await asyncio.gather(*self._draining)
+        if self._draining:
+            await asyncio.wait(self._draining)
+        await self._close_if_unused()
+
+    async def _over(self) -> None:
+        """A call has ended."""
+        self._under_way -= 1
+        if self._closed:
+            await self._close_if_unused()
+
+    async def _close_if_unused(self) -> None:
         if not self._under_way:
             await self._channel.close()
 
-
-async def _drain(call: AsyncIterator[Any]) -> None:
-    with suppress(grpc.RpcError, asyncio.CancelledError):
-        async for _ in call:
-            pass
+    async def _drain(self, call: AsyncIterator[Any]) -> None:
+        try:
+            with suppress(grpc.RpcError, asyncio.CancelledError):
+                async for _ in call:
+                    pass
+        finally:
+            await self._over()

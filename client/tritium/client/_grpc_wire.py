@@ -41,7 +41,8 @@ class _Secret(tuple[tuple[str, str], ...]):
         return f"_Secret({', '.join(name for name, _ in self)})"
 
 
-SERVICE = "/inference.GRPCInferenceService"
+# Under which a layout keeps what follows from it for gRPC: the same for every server.
+_PROTOCOL = "grpc"
 # Protobuf's own limit.
 _MOST_BYTES = 2**31 - 1
 # Field 7, raw_input_contents, whose length follows.
@@ -120,10 +121,14 @@ class _Form(NamedTuple):
 
 
 class _Cuts(NamedTuple):
-    """How an answer is cut: all but its id and its tensors; and name, dtype, shape, start and end of each of those."""
+    """How an answer is cut: all but its id and its tensors; and name, dtype, shape, start and end of each of those.
+
+    Marks say where the second tensor begins and each one after it, and what stands there.
+    """
 
     before_id: bytes
     after_id: bytes
+    marks: tuple[tuple[int, bytes], ...]
     version: str
     shapes: dict[str, tuple[int, ...]]
     places: list[tuple[str, np.dtype[Any], tuple[int, ...], int, int]]
@@ -160,9 +165,9 @@ def metadata(headers: Mapping[str, str]) -> Metadata:
 
 
 def traced(fixed: Metadata) -> Metadata:
-    """What goes with one request: the context of the trace that it is part of, if there is one; its id is in it."""
+    """Headers of one request: those of every call, and the context of the trace that it is part of, if there is one."""
     context = trace_context()
-    return (*fixed, *((name.lower(), value) for name, value in context.items())) if context else fixed
+    return _Secret((*fixed, *((name.lower(), value) for name, value in context.items()))) if context else fixed
 
 
 def serialise(request: InferRequest, left_s: float) -> bytes:
@@ -172,9 +177,9 @@ def serialise(request: InferRequest, left_s: float) -> bytes:
         InputError: it is larger than a protobuf message may be.
     """
     layout = request.layout
-    form = layout.ready.get(SERVICE)
+    form = layout.ready.get(_PROTOCOL)
     if form is None:
-        form = layout.ready[SERVICE] = _form(layout)
+        form = layout.ready[_PROTOCOL] = _form(layout)
     if len(form.begins) == 1:
         return b"".join((form.message, _said(request, left_s), form.begins[0], request.data[0]))
     tensors = (part for tensor in zip(form.begins, request.data, strict=True) for part in tensor)
@@ -193,7 +198,11 @@ def answer(request: InferRequest, data: bytes, endpoint: Endpoint) -> InferAnswe
     request_id = request.request_id.encode()
     sizes = len(data), len(request_id)
     cuts = request.layout.answers.get(sizes)
-    if cuts is not None and data.startswith(b"%b%b%b" % (cuts.before_id, request_id, cuts.after_id)):
+    if (
+        cuts is not None
+        and data.startswith(b"%b%b%b" % (cuts.before_id, request_id, cuts.after_id))
+        and (not cuts.marks or all(data.startswith(mark, place) for place, mark in cuts.marks))
+    ):
         view = memoryview(data)
         # The message's own bytes may not be written to; an answer's arrays may.
         arrays: dict[str, Array | None] = {}
@@ -215,17 +224,21 @@ def _keep(request: InferRequest, sizes: tuple[int, int], data: bytes, response: 
     raw, outputs = response.raw_output_contents, response.outputs
     if len(raw) != len(outputs) or any(out.datatype == "BYTES" or out.name in request.layout.placed for out in outputs):
         return
-    places, begin = [], len(data)
+    places, marks, end = [], [], len(data)
     for output, values in zip(reversed(outputs), reversed(raw), strict=True):
-        places.append((output.name, wire_dtype(output.datatype), tuple(output.shape), begin - len(values), begin))
-        begin -= len(values) + len(_varint(len(values))) + 1
-    if b"".join(_RAW_OUTPUT + _varint(len(values)) + values for values in raw) != data[begin:]:
+        begin, mark = end - len(values), _RAW_OUTPUT + _varint(len(values))
+        places.append((output.name, wire_dtype(output.datatype), tuple(output.shape), begin, end))
+        end = begin - len(mark)
+        marks.append((end, mark))
+    if b"".join(_RAW_OUTPUT + _varint(len(values)) + values for values in raw) != data[end:]:
         return
     name = request.request_id.encode()
     field = b"\x1a" + _varint(len(name))  # the id's
-    before, there, after = data[:begin].partition(field + name)
+    before, there, after = data[:end].partition(field + name)
     if there:
-        request.layout.answers[sizes] = _Cuts(before + field, after, found.version, found.shapes, places[::-1])
+        after += marks.pop()[1] if marks else b""  # the first tensor's follows at once
+        cuts = _Cuts(before + field, after, tuple(marks), found.version, found.shapes, places[::-1])
+        request.layout.answers[sizes] = cuts
 
 
 def read(request: InferRequest, response: Any, endpoint: Endpoint) -> InferAnswer:
@@ -277,8 +290,6 @@ def failure(exc: grpc.RpcError, endpoint: Endpoint, model: str | None, deadline:
     status, text = exc.code().name, exc.details() or ""
     if status == "DEADLINE_EXCEEDED":
         return deadline.exceeded(endpoint)
-    if status == "CANCELLED" and "closed" in text.lower():
-        return answers.client_closed()
     if status == "UNAVAILABLE" and _NEVER_SENT.search(text):
         return answers.no_server(endpoint, text, sent=False)
     # A model's own words come as INTERNAL or UNKNOWN too: there only gRPC's whole phrases count.

@@ -61,16 +61,34 @@ class BaseModel:
         top_k: int = 0,
     ) -> Arguments:
         client = self._client
-        return Arguments(
-            inputs,
-            named,
-            (outputs,) if isinstance(outputs, str) else tuple(outputs),
-            checked_request_id(request_id) if request_id else new_request_id(),
-            checked_parameters(parameters) if parameters else NO_PARAMETERS,
-            top_k,
-            out,
-            client._locate if client._regions else None,
-        )
+        try:
+            return Arguments(
+                inputs,
+                named,
+                checked_outputs(outputs) if outputs else (),
+                checked_request_id(request_id) if request_id else new_request_id(),
+                checked_parameters(parameters) if parameters else NO_PARAMETERS,
+                top_k,
+                out,
+                client._locate if client._regions else None,
+            )
+        except InputError as exc:
+            self._about(exc)
+            raise
+
+
+def checked_outputs(outputs: str | Iterable[str]) -> tuple[str, ...]:
+    """The names of the outputs that a caller wants.
+
+    Raises:
+        InputError: they are no names.
+    """
+    names = (outputs,) if isinstance(outputs, str) else outputs
+    if isinstance(names, Iterable):
+        names = tuple(names)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise InputError(f"The 'outputs' parameter must be the name of an output, or several, got {outputs!r} instead")
 
 
 def checked_parameters(parameters: Mapping[str, Parameter] | None) -> Mapping[str, Parameter]:

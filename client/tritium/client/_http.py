@@ -14,7 +14,7 @@ from typing import Any
 
 from . import _answers as answers
 from ._deadline import Deadline
-from ._encoding import Data
+from ._encoding import SMALL_BYTES, Data
 from ._endpoint import Endpoint
 from ._errors import DeadlineExceededError, TransportError
 from ._fork import renew_after_fork
@@ -100,8 +100,12 @@ class HttpTransport:
             connection = self._idle_now() or self._next(deadline)
             if connection is None:
                 return self._connect(deadline)
-            if connection.usable():
-                return connection
+            try:
+                if connection.usable():
+                    return connection
+            except BaseException:  # a greenlet may be ended where it looks
+                self._discard(connection)
+                raise
             self._discard(connection)
         raise answers.client_closed()
 
@@ -210,7 +214,7 @@ class _Connection:
 
     def usable(self) -> bool:
         """Whether nothing has arrived since the last answer: neither its end nor words that nobody asked for."""
-        if not self._watch.readable():
+        if not self._watch.readable() and not self._deciphered():
             return True
         try:  # TLS has words of its own
             self._socket.settimeout(0)
@@ -220,6 +224,10 @@ class _Connection:
         except OSError:
             return False
         return False
+
+    def _deciphered(self) -> bool:
+        """Whether TLS holds what the socket does not show any more."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def exchange(self, parts: Sequence[Data], deadline: Deadline) -> ResponseReader:
         """Send a request and receive its response.
@@ -281,7 +289,7 @@ class _Connection:
                 for part in parts:
                     sock.settimeout(deadline.need_s(self._endpoint))
                     sock.sendall(part)
-                if len(parts[-1]) > _JOINED_BYTES:  # which took its time
+                if len(parts[-1]) > SMALL_BYTES:  # which may have taken its time
                     sock.settimeout(deadline.need_s(self._endpoint))
                 return None
             sock.settimeout(deadline.need_s(self._endpoint))

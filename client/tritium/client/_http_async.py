@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import _answers as answers
@@ -47,8 +47,7 @@ class AsyncHttpTransport:
 
     async def infer(self, request: InferRequest, deadline: Deadline) -> InferAnswer:
         """Run a model."""
-        parts = self._wire.inference(request, deadline.need_s(self.endpoint))
-        connection, reader = await self._exchange(parts, deadline)
+        connection, reader = await self._exchange(lambda left_s: self._wire.inference(request, left_s), deadline)
         try:
             return self._wire.answer(request, reader)
         finally:
@@ -56,7 +55,7 @@ class AsyncHttpTransport:
 
     async def ask(self, query: Query, deadline: Deadline) -> Any:
         """Anything else, answered as plain JSON types."""
-        connection, reader = await self._exchange(self._wire.query(query), deadline)
+        connection, reader = await self._exchange(lambda _: self._wire.query(query), deadline)
         try:
             return self._wire.result(query, reader)
         finally:
@@ -72,8 +71,13 @@ class AsyncHttpTransport:
         # The loop closes sockets in its next round.
         await asyncio.sleep(0)
 
-    async def _exchange(self, parts: Sequence[Data], deadline: Deadline) -> tuple[_Connection, ResponseReader]:
-        """Send a request and receive its response; the connection is to be given back once that is read."""
+    async def _exchange(
+        self, make: Callable[[float], Sequence[Data]], deadline: Deadline
+    ) -> tuple[_Connection, ResponseReader]:
+        """Send a request and receive its response; the connection is to be given back once that is read.
+
+        The request is made when there is a connection for it: what is left of the time goes along.
+        """
         self._check_use()
         try:
             async with asyncio.timeout(deadline.need_s(self.endpoint)):
@@ -81,7 +85,7 @@ class AsyncHttpTransport:
                 try:
                     connection = self._reused() or await self._connected(deadline)
                     try:
-                        return connection, await connection.exchange(parts)
+                        return connection, await connection.exchange(make(deadline.need_s(self.endpoint)))
                     except BaseException:
                         connection.close()
                         raise

@@ -1,7 +1,8 @@
 """Reads one HTTP/1.1 response from a connection, whoever receives its bytes. Pure: nothing here does I/O.
 
-The head is collected in a buffer that the connection keeps; `httptools` takes it apart. A body of known length is
-received straight into the array that the caller's tensors become views of, placed so that the first tensor is aligned.
+The head is collected in a buffer that the connection keeps; `httptools` takes it apart, unless it is the one before
+again. What of a body of known length does not come with the head is received straight into the memory that the caller's
+tensors become views of, placed so that the first tensor is aligned.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class HttpWire:
         return f"HttpWire({str(self._endpoint)!r})"
 
     def inference(self, request: InferRequest, left_s: float) -> list[Data]:
-        """A request to run a model: the head with the JSON, then each tensor's own bytes."""
+        """A request to run a model: the head with the JSON, then each tensor's bytes; in one piece if it is small."""
         layout = request.layout
         form = layout.ready.get(self)
         if form is None:
@@ -209,7 +209,7 @@ def _decode(request: InferRequest, response: ResponseReader) -> InferAnswer:
 def _keep(request: InferRequest, sizes: tuple[int, int, int], text: bytes, answer: InferAnswer) -> None:
     """Remember what an answer holds, if all of it are tensors of fixed lengths that follow the JSON."""
     before, found, after = text.partition(b'"id":' + _quoted(request.request_id))
-    if not found or b'"data":' in before or b'"data":' in after:
+    if not found:
         return
     tensors, place = [], sizes[0]
     for name, array in answer.arrays.items():
@@ -217,6 +217,8 @@ def _keep(request: InferRequest, sizes: tuple[int, int, int], text: bytes, answe
             return
         tensors.append((name, array.dtype, array.shape, place))
         place += array.nbytes
+    if place != sizes[1]:  # some have their values in the JSON
+        return
     request.layout.answers[sizes] = _Known(before + b'"id":', after, answer.version, answer.shapes, tensors)
 
 

@@ -161,12 +161,12 @@ class Model(BaseModel):
             InputError: as for a call.
         """
         refuse_iterator(inputs)
-        first = self._arguments(inputs, named, outputs=outputs)
+        first = self._arguments(inputs, named, outputs=outputs, parameters=parameters)
         deadline = self._client._deadline(timeout_s)
         rows = self._fitting(lambda contract: Rows(contract, first, batch_size, progress), deadline)
 
         def run(span: range) -> Any:
-            arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=parameters)
+            arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=first.parameters)
             return self._run(arguments, self._client._deadline(timeout_s))
 
         with rows, _pool(in_flight) as pool:
@@ -241,7 +241,7 @@ class Model(BaseModel):
         deadline = self._client._deadline(timeout_s)
         arguments = self._arguments(inputs, named, outputs=outputs, request_id=request_id, parameters=parameters)
         if not self._client._over_grpc:
-            raise refuse_stream(self._client.urls)
+            raise self._about(refuse_stream(self._client.urls))
         request = self._fitting(lambda contract: contract.prepare(arguments), deadline)
         request.operation, request.repeatable = "stream", False
 
@@ -303,7 +303,7 @@ class Model(BaseModel):
                     raise
                 contract = newer
             except CallError as exc:
-                told(exc, request)
+                self._about(told(exc, request))
                 raise
 
     def _fitting(self, use: Callable[[Contract], R], deadline: Deadline) -> R:
@@ -391,7 +391,12 @@ class Sequence:
         request = model._fitting(lambda contract: self._state.prepare(contract, arguments), deadline)
         answer = client._send(request, deadline, self._replica)
         self._state.stepped(inputs, named, last=last)
-        return request.reading.result(answer)
+        try:
+            return request.reading.result(answer)
+        except TritiumError as exc:
+            exc.request_id = exc.request_id or request.request_id
+            model._about(exc)
+            raise
 
 
 def _pool(in_flight: int) -> ThreadPoolExecutor:

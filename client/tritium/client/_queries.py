@@ -5,10 +5,12 @@ A query says both; a transport uses its half. Answers are plain JSON types in ei
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ._errors import InputError
 from ._request import model_path
 
 
@@ -54,6 +56,26 @@ class Query:
         """The version that is asked for; empty if none is."""
         version: str = self.fields.get("version", "")
         return version
+
+
+def checked_model(name: str, version: str | int | None) -> tuple[str, str]:
+    """A model's name and version, as they go into paths and messages.
+
+    Raises:
+        InputError: they cannot be those of a model.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or not name.isprintable():
+        raise InputError(f"The 'name' parameter of model must be the name of a model, got {name!r} instead")
+    if version is None:
+        return name, ""
+    if isinstance(version, bool) or not re.fullmatch(r"[0-9]+|[A-Za-z][\w.-]{0,63}", str(version), re.ASCII):
+        raise InputError(f"The 'version' parameter of model must be a version such as 3, got {version!r} instead")
+    return name, str(version)
+
+
+def readiness(model: str | None) -> Query:
+    """What asks whether the server, or a model on it, is ready."""
+    return server_ready() if model is None else model_ready(*checked_model(model, None))
 
 
 def server_ready() -> Query:

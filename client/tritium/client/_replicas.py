@@ -127,7 +127,8 @@ class Attempts(Generic[T]):
         replicas: who may be asked.
         replica: who was asked.
         deadline: the time of all tries together.
-        repeatable: whether the call may be made again at all.
+        repeatable: whether the call may be made again at all, which may be elsewhere: what must stay with its server
+            may not.
     """
 
     __slots__ = ("_deadline", "_repeatable", "_replicas", "_tried", "count", "replica", "waited_s")

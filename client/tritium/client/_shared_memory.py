@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _queries as queries
-from ._base import BaseClient, lies_within
+from ._base import BaseClient
 from ._errors import InputError
 from ._fork import renew_after_fork
 from ._queries import Query
@@ -96,7 +96,7 @@ class SharedMemory:
 
     def locate(self, array: Array) -> Place | None:
         """Where in the region an array lies; None if it does not."""
-        offset = lies_within(array, self._start, self.size_bytes)
+        offset = _begin(array, self._start, self.size_bytes)
         return None if offset is None else Place(self.name, offset, array.nbytes)
 
     def registration(self) -> Query:
@@ -184,3 +184,11 @@ class _Guard:
     def _pipe(self) -> IO[bytes]:
         assert self._process.stdin is not None  # noqa: S101 — narrows the type
         return self._process.stdin
+
+
+def _begin(array: Array, start: int, size_bytes: int) -> int | None:
+    """At which byte of a piece of memory a contiguous array begins; None if it does not lie there as a whole."""
+    if not isinstance(array, np.ndarray) or not array.nbytes or not array.flags.c_contiguous or array.dtype.kind == "O":
+        return None
+    offset: int = array.__array_interface__["data"][0] - start
+    return offset if offset >= 0 and offset + array.nbytes <= size_bytes else None
