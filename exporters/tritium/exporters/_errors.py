@@ -41,5 +41,6 @@ class ParityError(ExportError):
             + "; ".join(map(str, self.differences))
             + ". Nothing was published"
             + (_RIGHT_TOGETHER if all(found.detail.startswith("in batches of") for found in wrong) else "")
-            + (_NEARLY if all((found.max_rel or 1.0) < 1e-2 for found in wrong) else "")
+            + (_NEARLY if all((found.max_rel or 1.0) < 1e-2 for found in wrong) else ""),
+            model=model,
         )

@@ -47,5 +47,4 @@ class GateError(PublishError):
     """
 
     def __init__(self, message: str, *, model: str) -> None:
-        self.model = model
-        super().__init__(f"{model!r} was not published: {message}")
+        super().__init__(f"{model!r} was not published: {message}", model=model)
