@@ -70,7 +70,9 @@ class AsyncGrpcTransport:
         except grpc.RpcError as exc:
             raise wire.failure(exc, self.endpoint, request.model, deadline) from exc
         finally:
-            await self._over()
+            self._under_way -= 1
+            if self._closed:
+                await self._close_if_unused()
         return wire.answer(request, response, self.endpoint)
 
     async def ask(self, query: Query, deadline: Deadline) -> Any:

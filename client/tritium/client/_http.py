@@ -190,7 +190,7 @@ class _Connection:
         DeadlineExceededError: it took too long.
     """
 
-    __slots__ = ("_endpoint", "_gathers", "_reader", "_socket", "_watch", "reusable")
+    __slots__ = ("_endpoint", "_gathers", "_reader", "_socket", "_tls", "_watch", "reusable")
 
     def __init__(
         self, endpoint: Endpoint, context: ssl.SSLContext | None, deadline: Deadline, connect_timeout_s: float
@@ -208,13 +208,15 @@ class _Connection:
         self._endpoint = endpoint
         self._reader = ResponseReader()
         self._watch = Watch(made.fileno())
+        # What TLS has deciphered, the socket does not show any more.
+        self._tls = made if isinstance(made, ssl.SSLSocket) else None
         # TLS encrypts what it sends, and Windows has no such call.
         self._gathers = context is None and hasattr(made, "sendmsg")
         self.reusable = True
 
     def usable(self) -> bool:
         """Whether nothing has arrived since the last answer: neither its end nor words that nobody asked for."""
-        if not self._watch.readable() and not self._deciphered():
+        if not self._watch.readable() and (self._tls is None or not self._tls.pending()):
             return True
         try:  # TLS has words of its own
             self._socket.settimeout(0)
@@ -224,10 +226,6 @@ class _Connection:
         except OSError:
             return False
         return False
-
-    def _deciphered(self) -> bool:
-        """Whether TLS holds what the socket does not show any more."""
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def exchange(self, parts: Sequence[Data], deadline: Deadline) -> ResponseReader:
         """Send a request and receive its response.
