@@ -16,8 +16,17 @@ from tritium.client import Client, TensorSpec
 from tritium.repository import GoldenCases, Repository, Serving, config_text, load_golden, model_config
 from tritium.server import TritonServer
 
+from .asking import Ask, in_tasks, in_threads
 from .served_models import lay_out
 
+# No queue with a limit of time or length: Triton 2.51 forgets a request there now and then, and finds it half a second
+# later, when a deadline may be over.
+_ECHO_CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 8
+input { name: "number" data_type: TYPE_INT64 dims: 1 }
+output { name: "same" data_type: TYPE_INT64 dims: 1 }
+"""
 _ONNX_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
 
 
@@ -87,6 +96,27 @@ def protocol_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton
     lay_out(repository)
     with TritonServer(repository, onnx_backend="native") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def echo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A Triton that serves `echo`: numbers in, the same numbers out, at most 8 at once."""
+    folder = tmp_path_factory.mktemp("faults") / "echo"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(_ECHO_CONFIG, encoding="utf-8")
+    numbers = [helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", 1]) for name in ("number", "same")]
+    graph = helper.make_graph([helper.make_node("Identity", ["number"], ["same"])], "echo", numbers[:1], numbers[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, folder / "1" / "model.onnx")
+    with TritonServer(folder.parent) as running:
+        yield running
+
+
+@pytest.fixture(params=[in_threads, in_tasks], ids=["sync", "async"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Makes calls by either client."""
+    chosen: Ask = request.param
+    return chosen
 
 
 @pytest.fixture

@@ -296,3 +296,18 @@ def _drain(opened: socket.socket, still_s: float | None) -> None:
     with suppress(OSError):
         while opened.recv(_CHUNK_BYTES):
             pass
+
+
+def setter(plan: Changing, fault: Fault) -> Callable[[], None]:
+    """What puts a fault into a plan when it is called."""
+
+    def change() -> None:
+        plan.fault = fault
+
+    return change
+
+
+def upcoming(faults: list[Fault]) -> Iterator[Fault]:
+    """A plan that takes what stands in a list, and can be added to later."""
+    while True:
+        yield faults.pop(0) if faults else PASS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -290,11 +290,7 @@ class AsyncModel(BaseModel):
                     self._client._refresh(self.name)
                 return request.reading.result(answer)
             except CHANGED as exc:
-                newer = await self._newer(contract, deadline) if contract is known else None
-                if newer is None:
-                    self._about(exc)
-                    raise
-                contract = newer
+                contract = await self._newer(exc, contract, deadline, asked=contract is not known)
             except CallError as exc:
                 self._about(told(exc, request))
                 raise
@@ -307,19 +303,20 @@ class AsyncModel(BaseModel):
             try:
                 return use(contract)
             except InputError as exc:
-                newer = await self._newer(contract, deadline) if contract is known else None
-                if newer is None:
-                    self._about(exc)
-                    raise
-                contract = newer
+                contract = await self._newer(exc, contract, deadline, asked=contract is not known)
 
-    async def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
-        """What the server says of the model now, if that is something else."""
-        try:
-            newer = await self._client._contract(self.name, self.version, deadline.shortened(EXPLANATION_S))
-        except TritiumError:
-            return None
-        return None if newer == contract else newer
+    async def _newer(self, exc: TritiumError, contract: Contract, deadline: Deadline, *, asked: bool) -> Contract:
+        """What the server says of the model now, if it was not `asked` for this call and that is something else.
+
+        Raises:
+            TritiumError: the error that made one look, where there is nothing newer.
+        """
+        if not asked:
+            with suppress(TritiumError):
+                newer = await self._client._contract(self.name, self.version, deadline.shortened(EXPLANATION_S))
+                if newer != contract:
+                    return newer
+        raise self._about(exc)
 
 
 class AsyncSequence:
@@ -387,6 +384,5 @@ class AsyncSequence:
         try:
             return request.reading.result(answer)
         except TritiumError as exc:
-            exc.request_id = exc.request_id or request.request_id
-            model._about(exc)
+            model._about(told(exc, request))
             raise

@@ -11,7 +11,7 @@ from ._answers import no_answer
 from ._contract import Contract
 from ._deadline import Deadline, positive
 from ._endpoint import Endpoint
-from ._errors import CallError, DeadlineExceededError, InputError, ServerError
+from ._errors import CallError, DeadlineExceededError, InputError, ServerError, TritiumError
 from ._metadata import ModelMetadata, ModelStatus
 from ._options import ApiKey, BearerToken, Headers, Limits, Retries, Tls, checked_headers
 from ._replicas import Attempts, Replica, Replicas
@@ -21,6 +21,7 @@ from ._trace import RequestRecord
 
 T = TypeVar("T")
 R = TypeVar("R")
+E = TypeVar("E", bound=TritiumError)
 
 # What a better message about an error may cost beyond the error itself.
 EXPLANATION_S = 1.0
@@ -206,8 +207,8 @@ def record(
     )
 
 
-def told(exc: CallError, call: Call) -> CallError:
-    """An error with what the transport did not know."""
+def told(exc: E, call: Call) -> E:
+    """An error with what was not known where it was raised."""
     exc.model = exc.model or call.model
     exc.request_id = exc.request_id or call.request_id
     return exc

@@ -98,7 +98,7 @@ class Contract:
         # Strings are looked at one by one, JSON is made of values, and what is not little-endian is turned round: for
         # those a plan would save nothing.
         plain = not any(dtype.kind == "O" for dtype in self._dtypes)
-        self._plans_any = plain and self._binary and sys.byteorder == "little"
+        self._may_plan = plain and self._binary and sys.byteorder == "little"
         self._layouts: dict[Any, Layout] = {}
         self._plans: dict[Any, tuple[Layout, Reading]] = {}
         self.decoupled = bool(self.config.get("model_transaction_policy", {}).get("decoupled"))
@@ -194,7 +194,7 @@ class Contract:
         Most calls are like one before: arrays of the declared dtypes, by position. Those need no second look.
         """
         inputs, dtypes = arguments.inputs, self._dtypes
-        if arguments.named or arguments.top_k or arguments.locate or arguments.out is not None or not self._plans_any:
+        if arguments.named or arguments.top_k or arguments.locate or arguments.out is not None or not self._may_plan:
             return None
         if len(inputs) == len(dtypes) == 1:  # the same in short, for the usual model
             value = inputs[0]

@@ -70,6 +70,7 @@ class AsyncGrpcTransport:
         except grpc.RpcError as exc:
             raise wire.failure(exc, self.endpoint, request.model, deadline) from exc
         finally:
+            # What `_over` does, without a coroutine of its own on the way of every call.
             self._under_way -= 1
             if self._closed:
                 await self._close_if_unused()

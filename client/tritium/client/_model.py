@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -297,11 +298,7 @@ class Model(BaseModel):
                     self._client._refresh(self.name)
                 return request.reading.result(answer)
             except CHANGED as exc:
-                newer = self._newer(contract, deadline) if contract is known else None
-                if newer is None:
-                    self._about(exc)
-                    raise
-                contract = newer
+                contract = self._newer(exc, contract, deadline, asked=contract is not known)
             except CallError as exc:
                 self._about(told(exc, request))
                 raise
@@ -314,19 +311,20 @@ class Model(BaseModel):
             try:
                 return use(contract)
             except InputError as exc:
-                newer = self._newer(contract, deadline) if contract is known else None
-                if newer is None:
-                    self._about(exc)
-                    raise
-                contract = newer
+                contract = self._newer(exc, contract, deadline, asked=contract is not known)
 
-    def _newer(self, contract: Contract, deadline: Deadline) -> Contract | None:
-        """What the server says of the model now, if that is something else."""
-        try:
-            newer = self._client._contract(self.name, self.version, deadline.shortened(EXPLANATION_S))
-        except TritiumError:
-            return None
-        return None if newer == contract else newer
+    def _newer(self, exc: TritiumError, contract: Contract, deadline: Deadline, *, asked: bool) -> Contract:
+        """What the server says of the model now, if it was not `asked` for this call and that is something else.
+
+        Raises:
+            TritiumError: the error that made one look, where there is nothing newer.
+        """
+        if not asked:
+            with suppress(TritiumError):
+                newer = self._client._contract(self.name, self.version, deadline.shortened(EXPLANATION_S))
+                if newer != contract:
+                    return newer
+        raise self._about(exc)
 
 
 class Sequence:
@@ -394,8 +392,7 @@ class Sequence:
         try:
             return request.reading.result(answer)
         except TritiumError as exc:
-            exc.request_id = exc.request_id or request.request_id
-            model._about(exc)
+            model._about(told(exc, request))
             raise
 
 
