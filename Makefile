@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 models: $(INSTALLED)
 	$(BIN)/tritium zoo train --repository model_repository

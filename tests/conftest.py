@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from filelock import FileLock
+from moto.server import ThreadedMotoServer
 
 from tritium.client import Client
-from tritium.exporters.zoo import MODELS, build
+from tritium.exporters.zoo import MODELS, Built, build
 from tritium.repository import Repository
 from tritium.server import TritonServer
 
@@ -19,6 +23,33 @@ pytest_plugins = ["pytester"]
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
 DIGITS = ("digits_cnn", "digits_mlp", "digits_svm")
+# `make test` runs two lanes side by side. These keep one core busy or wait long, and do not mind what runs beside them;
+# all others ask servers against the clock, and share a lane so that they never disturb each other. Each lane takes
+# about half of the time.
+SECOND_LANE = (
+    "exporters",
+    "repository",
+    "server/conformance",
+    "server/test_doctor.py",
+    "server/test_fuzz.py",
+    "server/test_native.py",
+    "server/test_pytest_plugin.py",
+    "server/test_runtime.py",
+    "test_docs.py",
+    "test_packaging.py",
+)
+
+
+# First, because pytest-xdist reads the groups in a hook of the same name.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put every test into its lane, where there are any."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    second = [ROOT / "tests" / path for path in SECOND_LANE]
+    for item in items:
+        lane = "second" if any(item.path.is_relative_to(path) for path in second) else "first"
+        item.add_marker(pytest.mark.xdist_group(lane))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,22 +61,66 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def whole_zoo() -> Repository:
-    """The project's own model repository, with every reference model built."""
-    repository = Repository(ROOT / "model_repository")
-    for name in MODELS:
-        build(name, repository, progress=print)
-    return repository
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 in this process, which keeps what it is sent in memory."""
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def s3_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials for that S3, and nothing that this machine may have for a real one."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, s3_environment: None) -> str:
+    """A place for a model repository in a bucket of its own, as Triton writes it."""
+    bucket = f"models-{secrets.token_hex(6)}"
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=bucket)
+    return f"s3://{s3_endpoint}/{bucket}/prod"
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def built() -> Callable[[str], Built]:
+    """Builds a reference model in the project's own repository, unless it is up to date; one lane waits for another."""
+    project = Repository(ROOT / "model_repository")
+
+    def once(name: str) -> Built:
+        with FileLock(project.path / f".{name}.lock"):
+            return build(name, project, progress=print)
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def whole_zoo(built: Callable[[str], Built]) -> Repository:
+    """The project's own model repository, with every reference model built."""
+    for name in MODELS:
+        built(name)
+    return Repository(ROOT / "model_repository")
+
+
+@pytest.fixture(scope="session")
+def zoo(built: Callable[[str], Built], tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A repository of the reference models of digits, which are enough for most tests; built in the project's own."""
     project = Repository(ROOT / "model_repository")
     few = tmp_path_factory.mktemp("zoo")
     for name in DIGITS:
-        built = build(name, project, progress=print)
-        shutil.copytree(project.version_folder(name), few / name / str(built.version))
+        shutil.copytree(project.version_folder(name), few / name / str(built(name).version))
         for beside in ("config.pbtxt", "labels.txt"):
             shutil.copy2(project.path / name / beside, few / name)
     return Repository(few)

@@ -20,6 +20,8 @@ from tritium.server import TritonServer
 ZOO_KEYS = {"name", "model", "data", "export", "version", "metrics", "baselines"}
 
 HEAVY = (
+    "boto3",
+    "botocore",
     "torch",
     "sklearn",
     "skl2onnx",
@@ -30,6 +32,7 @@ HEAVY = (
     "locust",
     "gevent",
     "geventhttpclient",
+    "model_signing",
 )
 NOWHERE = "http://127.0.0.1:1"
 
@@ -55,8 +58,22 @@ ALL_COMMANDS = dict(commands())
 
 
 def test_the_commands_are_these() -> None:
-    names = ("doctor", "runtime", "zoo", "add", "publish", "lint", "serve", "models", "infer", "verify", "load")
-    assert names == COMMANDS
+    assert COMMANDS == (
+        "doctor",
+        "runtime",
+        "zoo",
+        "add",
+        "publish",
+        "lint",
+        "sign",
+        "verify-signature",
+        "push",
+        "serve",
+        "models",
+        "infer",
+        "verify",
+        "load",
+    )
     assert [" ".join(path) for path in ALL_COMMANDS] == [
         "doctor",
         "runtime",
@@ -69,6 +86,9 @@ def test_the_commands_are_these() -> None:
         "add",
         "publish",
         "lint",
+        "sign",
+        "verify-signature",
+        "push",
         "serve",
         "models",
         "infer",

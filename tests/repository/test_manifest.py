@@ -33,7 +33,8 @@ def test_manifest_survives_the_file(saved: Manifest, folder: Path) -> None:
     assert Manifest.load(folder) == saved
 
 
-def test_manifest_names_every_file_but_itself(saved: Manifest, folder: Path) -> None:
+def test_manifest_names_every_file_but_itself_and_the_signature(saved: Manifest, folder: Path) -> None:
+    (folder / "signature.json").write_text("{}", encoding="utf-8")
     assert saved.with_files(folder).files == {
         "data/more.bin": hashlib.sha256(b"more").hexdigest(),
         "model.onnx": hashlib.sha256(b"weights").hexdigest(),
@@ -74,6 +75,20 @@ def test_file_that_is_not_as_named_is_an_error(
 ) -> None:
     change(folder)
     with pytest.raises(ManifestError, match=message):
+        saved.check_files(folder)
+
+
+def test_signature_may_come_later_at_its_place_only(saved: Manifest, folder: Path) -> None:
+    (folder / "signature.json").touch()
+    saved.check_files(folder)
+    (folder / "data" / "signature.json").touch()
+    with pytest.raises(ManifestError, match=r"data/signature\.json is not in the manifest"):
+        saved.check_files(folder)
+
+
+def test_signature_that_is_a_link_is_an_error(saved: Manifest, folder: Path) -> None:
+    (folder / "signature.json").symlink_to(folder / "model.onnx")
+    with pytest.raises(ManifestError, match=r"signature\.json is a link"):
         saved.check_files(folder)
 
 

@@ -25,9 +25,13 @@ def test_published_names_are_pinned_and_sorted() -> None:
         "ManifestError",
         "PublishError",
         "Published",
+        "Pushed",
         "Repository",
         "RepositoryError",
+        "S3Repository",
         "Serving",
+        "SignatureError",
+        "StoreError",
         "Tolerance",
         "Verdict",
         "VersionPolicy",
@@ -43,6 +47,7 @@ def test_published_names_are_pinned_and_sorted() -> None:
         "has_manifest",
         "input_specs",
         "is_float",
+        "is_s3",
         "load_golden",
         "measure",
         "model_config",
@@ -60,7 +65,10 @@ def test_published_names_are_pinned_and_sorted() -> None:
         "rows_within",
         "served_versions",
         "set_version_policy",
+        "sign",
         "verify_server",
+        "verify_signature",
+        "version_folders",
         "write_config",
     ]
     assert tritium.repository.__all__ == sorted(tritium.repository.__all__)
@@ -72,7 +80,18 @@ def test_published_name_exists(name: str) -> None:
 
 
 def test_fresh_python_loads_no_framework() -> None:
-    heavy = ["gevent", "locust", "onnx", "onnxruntime", "skl2onnx", "sklearn", "torch"]
+    heavy = [
+        "boto3",
+        "botocore",
+        "gevent",
+        "locust",
+        "model_signing",
+        "onnx",
+        "onnxruntime",
+        "skl2onnx",
+        "sklearn",
+        "torch",
+    ]
     script = f"import sys, tritium.repository\nprint(*sorted(set(sys.modules) & set({heavy!r})))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False
@@ -86,6 +105,8 @@ def test_fresh_python_loads_no_framework() -> None:
         ("ConfigError", TritiumError),
         ("GoldenError", TritiumError),
         ("ManifestError", TritiumError),
+        ("SignatureError", TritiumError),
+        ("StoreError", TritiumError),
         ("ArtifactError", TritiumError),
         ("RepositoryError", TritiumError),
         ("PublishError", TritiumError),

@@ -16,7 +16,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗",
 @json_option
 @click.pass_context
 def command(ctx: click.Context, http_port: int, grpc_port: int, metrics_port: int, as_json: bool) -> None:
-    """Say what is missing or at odds on this machine, and how to mend it.
+    """Say what is missing or at odds here, and how to mend it.
 
     Nothing is fetched. A warning (!) concerns a part of the work, or a port. Exits 1 if something keeps the server from
     running at all.

@@ -12,7 +12,22 @@ import click
 
 from tritium.client import TritiumError
 
-COMMANDS = ("doctor", "runtime", "zoo", "add", "publish", "lint", "serve", "models", "infer", "verify", "load")
+COMMANDS = (
+    "doctor",
+    "runtime",
+    "zoo",
+    "add",
+    "publish",
+    "lint",
+    "sign",
+    "verify-signature",
+    "push",
+    "serve",
+    "models",
+    "infer",
+    "verify",
+    "load",
+)
 
 
 class _Subcommands(click.Group):
@@ -22,7 +37,7 @@ class _Subcommands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"tritium.cli._{name}").command
+        command: click.Command = import_module(f"tritium.cli._{name.replace('-', '_')}").command
         return command
 
     def resolve_command(

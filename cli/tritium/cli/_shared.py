@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from tritium.client import TritiumError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
@@ -39,6 +41,30 @@ def port_options(command: Command) -> Command:
             help=f"The port for {kind}; 0 stands for any free one.",
         )(command)
     return command
+
+
+def each_version(folders: Sequence[Path], act: Callable[[Path], object], *, done: str, as_json: bool) -> bool:
+    """Do something with each version's folder and print how it went; whether there was one and all went well.
+
+    Raises:
+        TritiumError: it is wrong usage, and would be so for every version.
+    """
+    versions = []
+    for folder in folders:
+        model, version, error = folder.parent.name, int(folder.name), ""
+        try:
+            act(folder)
+        except TritiumError as exc:
+            if exc.exit_code != 1:
+                raise
+            error = str(exc)
+        versions.append({"model": model, "version": version, "folder": str(folder), "ok": not error, "error": error})
+        if not as_json:
+            click.echo(f"{model} {version}: {error or done}")
+    ok = bool(versions) and all(version["ok"] for version in versions)
+    if as_json:
+        print_json({"ok": ok, "versions": versions})
+    return ok
 
 
 def say(text: str = "") -> None:

@@ -12,6 +12,8 @@ from ._errors import (
     ManifestError,
     PublishError,
     RepositoryError,
+    SignatureError,
+    StoreError,
 )
 from ._golden import GoldenCases
 from ._manifest import Manifest, file_sha256
@@ -26,8 +28,10 @@ from ._operations import (
 )
 from ._promote import promote
 from ._publish import Candidate, Published, publish
-from ._repository import Repository, opened
+from ._repository import Repository, opened, version_folders
 from ._serving import Serving
+from ._signing import sign, verify_signature
+from ._store import Pushed, S3Repository, is_s3
 from ._verify import (
     Verdict,
     check_version,
@@ -53,9 +57,13 @@ __all__ = [
     "ManifestError",
     "PublishError",
     "Published",
+    "Pushed",
     "Repository",
     "RepositoryError",
+    "S3Repository",
     "Serving",
+    "SignatureError",
+    "StoreError",
     "Tolerance",
     "Verdict",
     "VersionPolicy",
@@ -71,6 +79,7 @@ __all__ = [
     "has_manifest",
     "input_specs",
     "is_float",
+    "is_s3",
     "load_golden",
     "measure",
     "model_config",
@@ -88,6 +97,9 @@ __all__ = [
     "rows_within",
     "served_versions",
     "set_version_policy",
+    "sign",
     "verify_server",
+    "verify_signature",
+    "version_folders",
     "write_config",
 ]

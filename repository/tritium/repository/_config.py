@@ -23,6 +23,8 @@ MOST_TEXT = 1024
 _CONFIG_DTYPES = {"BYTES": "STRING"}
 _WIRE_DTYPES = {config: wire for wire, config in _CONFIG_DTYPES.items()}
 _DEFAULT_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
+# What a version has beside its model file.
+_TAKEN = ("golden.npz", "manifest.json", "signature.json")
 
 
 def check_name(name: str) -> str:
@@ -123,7 +125,7 @@ def artifact_name(config: ModelConfig) -> str:
         ConfigError: the backend is none that Tritium exports for.
     """
     if config.default_model_filename:
-        return file_name(config.default_model_filename, "default_model_filename", taken=("golden.npz", "manifest.json"))
+        return file_name(config.default_model_filename, "default_model_filename", taken=_TAKEN)
     try:
         return _DEFAULT_FILES[config.backend]
     except KeyError:

@@ -4,7 +4,9 @@ TritiumError
 ├── ConfigError                          a config.pbtxt cannot be read, or does not fit
 ├── GoldenError                          golden cases cannot be used
 ├── ManifestError                        a manifest cannot be read, or a file is not what it says
+├── SignatureError                       a version is not signed by a key, or is not what was signed
 ├── ArtifactError                        a model file does not load or does not run
+├── StoreError                           a repository in S3 cannot be used, or what lies there is not whole
 ├── RepositoryError                      a repository could not be changed; it is as it was
 └── PublishError                         a version was not published; nothing has changed
     └── GateError                        it does not give the golden outputs, or not as its config says
@@ -27,8 +29,20 @@ class ManifestError(TritiumError):
     """A manifest cannot be read, or a file is not the one it names."""
 
 
+class SignatureError(TritiumError):
+    """A version is not signed by the key that was named, or is not what was signed."""
+
+
 class ArtifactError(TritiumError):
     """A model file does not load or does not run."""
+
+
+class StoreError(TritiumError):
+    """A repository in S3 cannot be reached or used, or what lies there is not what was sent.
+
+    Attributes:
+        url: the object or the repository that it is about.
+    """
 
 
 class RepositoryError(TritiumError):

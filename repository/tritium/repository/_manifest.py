@@ -14,6 +14,9 @@ from ._errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.npz"
+SIGNATURE_NAME = "signature.json"
+# What a manifest does not name: itself, and the signature, which is made of it.
+UNNAMED = frozenset({MANIFEST_NAME, SIGNATURE_NAME})
 # TF32 keeps ten bits of the mantissa.
 _GPU_TOLERANCE = Tolerance(atol=1e-3)
 
@@ -38,7 +41,7 @@ class Manifest:
         training: how it was trained: optimizer, seed, learning curves.
         recipe: a checksum of all that went in; the same recipe need not be built twice.
         opset: ONNX opset of the artifact, if it is ONNX.
-        files: sha256 of every other file of the version, by name.
+        files: sha256 of every other file of the version but the signature, by name.
     """
 
     model: str
@@ -72,7 +75,7 @@ class Manifest:
         return ", ".join(map(str, self.differences()))
 
     def with_files(self, folder: Path) -> Manifest:
-        """The same manifest naming every file in a folder, itself excepted.
+        """The same manifest naming every file in a folder but itself and the signature.
 
         Raises:
             ManifestError: something in it is a link, which could lead anywhere.
@@ -81,7 +84,7 @@ class Manifest:
         if links:
             raise ManifestError(f"{links[0]} is a link; a version holds its own files only")
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        return replace(self, files={name: file_sha256(folder / name) for name in names if name != MANIFEST_NAME})
+        return replace(self, files={name: file_sha256(folder / name) for name in names if name not in UNNAMED})
 
     def save(self, folder: Path) -> None:
         """Write it into a version's folder."""

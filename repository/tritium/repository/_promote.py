@@ -22,7 +22,8 @@ from ._warm_up import WARM_UP_FOLDER
 def promote(folder: str | Path, repository: str | Path | Repository) -> Published:
     """Publish a version as another repository has it, with everything that belongs to it.
 
-    Its files, provenance and golden cases are kept as they are, and the config, labels and warm-up that lie beside it.
+    Its files are kept byte for byte, provenance, golden cases and signature included, and so are the config, labels and
+    warm-up that lie beside it. The signature is not verified: that takes a key, and `verify_signature`.
     A `version_policy` that names versions becomes the latest one: the numbers are the other repository's own.
 
     Args:
@@ -73,6 +74,7 @@ def _candidate(source: Path, config: ModelConfig, manifest: Manifest, golden: Go
             for data in request.inputs.values()
             if data.input_data_file
         },
+        origin=source,
     )
 
 

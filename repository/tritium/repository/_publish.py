@@ -19,12 +19,14 @@ from ._compare import Difference
 from ._config import artifact_name, check_fits, check_name, config_text, file_name, input_specs, output_specs
 from ._errors import ArtifactError, ConfigError, GateError, PublishError
 from ._golden import GoldenCases
-from ._manifest import GOLDEN_NAME, MANIFEST_NAME, Manifest
+from ._manifest import GOLDEN_NAME, MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from ._repository import CONFIG_NAME, Repository, locked, sync
 from ._verify import check_version
 from ._warm_up import WARM_UP_FOLDER
 
 _STALE_S = 3600.0
+# What Tritium itself writes into a version's folder.
+_OWN_FILES = (GOLDEN_NAME, MANIFEST_NAME, SIGNATURE_NAME)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Candidate:
         labels: for each label file that the config names, its lines.
         files: what lies beside the model file in the version's folder, by name: external data, a vocabulary; copied.
         warm_up: the files of the config's warm-up by name, as `add_warm_up` gives them.
+        origin: the version's folder in another repository, if it was published there. Golden cases, manifest and
+            signature are then copied, so that a signature stays valid.
     """
 
     config: ModelConfig
@@ -48,6 +52,7 @@ class Candidate:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     warm_up: Mapping[str, bytes] = field(default_factory=dict)
+    origin: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -130,15 +135,20 @@ def _fill(folder: Path, candidate: Candidate) -> None:
     candidate.golden.check(inputs, outputs, batched=config.max_batch_size > 0)
     model_file = artifact_name(config)
     for name in candidate.files:
-        file_name(name, "companion file", taken=(model_file, GOLDEN_NAME, MANIFEST_NAME))
+        file_name(name, "companion file", taken=(model_file, *_OWN_FILES))
     for name, source in {model_file: candidate.artifact, **candidate.files}.items():
         if not source.is_file():
             raise ArtifactError(
                 f"There is no model file {source}" if name == model_file else f"There is no file {source}"
             )
         shutil.copyfile(source, folder / name)
-    candidate.golden.save(folder / GOLDEN_NAME, [*inputs, *outputs])
-    candidate.manifest.with_files(folder).save(folder)
+    if candidate.origin is None:
+        candidate.golden.save(folder / GOLDEN_NAME, [*inputs, *outputs])
+        candidate.manifest.with_files(folder).save(folder)
+        return
+    for name in _OWN_FILES:
+        if (candidate.origin / name).is_file():
+            shutil.copyfile(candidate.origin / name, folder / name)
 
 
 def _put_in_place(

@@ -20,6 +20,7 @@ from ._errors import ConfigError
 CONFIG_NAME = "config.pbtxt"
 # Where retired versions lie in a model's folder: Triton passes over what is no number there.
 RETIRED = ".retired"
+VERSION = "[1-9][0-9]*"
 
 
 class Repository:
@@ -130,6 +131,31 @@ def opened(repository: str | Path | Repository, *, create: bool = False) -> Repo
     return repository if isinstance(repository, Repository) else Repository(repository, create=create)
 
 
+def version_folders(folder: str | Path) -> list[Path]:
+    """The versions in a folder: itself if it is one, those of a model, or those of every model of a repository.
+
+    A version without files, as ensembles have them, is left out.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(os.path.normpath(Path(folder).absolute()))
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}")
+    if re.fullmatch(VERSION, folder.name) and any(path.is_file() for path in folder.iterdir()):
+        found = [folder]
+    else:
+        models = [folder] if _versions(folder) else [folder / name for name in Repository(folder).models()]
+        found = [model / str(number) for model in models for number in _versions(model)]
+    found = [version for version in found if any(not path.is_dir() for path in version.rglob("*"))]
+    if not found:
+        raise InputError(
+            f"There is no version in {folder}. It must be a version's folder such as digits_cnn/3, a model's folder, "
+            "or a repository"
+        )
+    return found
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or what a folder lists, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -154,6 +180,4 @@ def _versions(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     # As Triton writes them. Of other names that begin like numbers it makes odd things, which `lint` knows.
-    return sorted(
-        int(path.name) for path in folder.iterdir() if path.is_dir() and re.fullmatch("[1-9][0-9]*", path.name)
-    )
+    return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and re.fullmatch(VERSION, path.name))

@@ -23,7 +23,7 @@ from .same import GROWERS, WINE, assert_same
         (BisectingKMeans(5, random_state=0), {"label", "distances"}),
         (KMeans(3, n_init=1, random_state=0), {"label", "distances"}),
     ],
-    ids=str,
+    ids=lambda given: " ".join(sorted(given)) if isinstance(given, set) else str(given),
 )
 def test_rows_come_into_the_same_cluster(model: Any, outputs: set[str], tmp_path: Path) -> None:
     assert_same(model.fit(WINE[::2]), WINE[1::2], tmp_path, outputs)

@@ -79,7 +79,9 @@ def test_what_is_no_dotted_name_is_refused(estimator: Any) -> None:
         Converter(estimator=estimator, convert=identity)
 
 
-@pytest.mark.parametrize("given", [{}, {"convert": 7}, {"convert": identity, "refusal": "no"}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{}, {"convert": 7}, {"convert": identity, "refusal": "no"}], ids=["neither", "no function", "both"]
+)
 def test_a_converter_without_a_function_or_a_refusal_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="must have a function in 'convert' or 'transform', or a 'refusal'"):
         Converter(estimator="a.B", **given)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from numpy.typing import NDArray
 
-from tritium.exporters.zoo import build
+from tritium.exporters.zoo import Built
 from tritium.repository import Manifest, Repository, open_artifact, output_specs
 
 Array = NDArray[Any]
@@ -63,12 +63,12 @@ class Reference:
 
 
 @pytest.fixture(scope="session")
-def reference() -> Callable[[str], Reference]:
+def reference(built: Callable[[str], Built]) -> Callable[[str], Reference]:
     """A reference model by name, built if it is not up to date."""
     repository = Repository(Path(__file__).resolve().parents[3] / "model_repository")
 
     def get(name: str) -> Reference:
-        made = build(name, repository, progress=print)
+        made = built(name)
         return Reference(name, repository, repository.version_folder(name, made.version), made.manifest)
 
     return get

@@ -13,7 +13,7 @@ from tritium.client import TritiumError
 from .._compare import TOLERANCES
 from .._config import input_specs, output_specs
 from .._golden import GoldenCases
-from .._manifest import GOLDEN_NAME, MANIFEST_NAME, file_sha256
+from .._manifest import GOLDEN_NAME, MANIFEST_NAME, UNNAMED, file_sha256
 from ._onnx_file import OnnxFile
 from ._rules import Problem, Severity, rule, shown
 from ._subjects import VersionFolder, leaves
@@ -93,7 +93,8 @@ def _file_unnamed(version: VersionFolder) -> Iterator[Problem]:
     if version.manifest is None:
         return
     for name, path in version.files.items():
-        if name != MANIFEST_NAME and name not in version.manifest.files:
+        # A model file is named, whatever it is called.
+        if name not in version.manifest.files and name not in UNNAMED - {version.model_file}:
             yield Problem(path, "the manifest does not name it", "remove it, or publish a version that has it")
 
 
