@@ -6,17 +6,19 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import boto3
 import pytest
 from filelock import FileLock
 from moto.server import ThreadedMotoServer
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tritium.client import Client
 from tritium.exporters.zoo import MODELS, Built, build
 from tritium.repository import Repository
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 pytest_plugins = ["pytester"]
 
@@ -35,21 +37,25 @@ SECOND_LANE = (
     "server/test_native.py",
     "server/test_pytest_plugin.py",
     "server/test_runtime.py",
-    "test_docs.py",
     "test_packaging.py",
 )
 
 
-# First, because pytest-xdist reads the groups in a hook of the same name.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put every test into its lane, where there are any."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    second = [ROOT / "tests" / path for path in SECOND_LANE]
-    for item in items:
-        lane = "second" if any(item.path.is_relative_to(path) for path in second) else "first"
-        item.add_marker(pytest.mark.xdist_group(lane))
+def lane(nodeid: str) -> str:
+    """Which lane a test is in."""
+    path = PurePosixPath(nodeid.partition("::")[0])
+    return "second" if any(path.is_relative_to(f"tests/{part}") for part in SECOND_LANE) else "first"
+
+
+# Optional, for runs without pytest-xdist, whose own groups do nothing since pytest 9.2 (its issue 1386).
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each lane to one worker, where `--dist loadgroup` asks for groups."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lane
+    return scheduler
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -129,7 +135,7 @@ def zoo(built: Callable[[str], Built], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def server(zoo: Repository) -> Iterator[TritonServer]:
     """A Triton that serves those. Tests must not load or unload on it."""
-    with TritonServer(zoo.path) as running:
+    with TritonServer(zoo.path, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from tritium.repository import Repository
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .client.served_models import add_accumulate, add_countdown
 
@@ -75,7 +75,7 @@ def cookbook_server(zoo: Repository, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(zoo.path, repository)
     add_countdown(repository)
     add_accumulate(repository)
-    with TritonServer(repository) as running:
+    with TritonServer(repository, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

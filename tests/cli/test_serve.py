@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,13 +23,13 @@ import numpy as np
 import psutil
 import pytest
 
-from tritium.client import Client
-from tritium.repository import Repository, load_golden
+from tritium.client import AccessDeniedError, Client
+from tritium.repository import Repository, load_golden, promote
 from tritium.server import TritonServer
 
 DEADLINE_S = 60.0
 ONNXRUNTIME = next(package.version for package in distributions() if package.name in ("onnxruntime", "onnxruntime-gpu"))
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--health-port", "0"]
 
 Spawn = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -86,8 +87,8 @@ def serve(zoo: Repository, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts `tritium serve` on free ports; it is stopped with the block that it is used in."""
 
     @contextmanager
-    def running(*arguments: object) -> Iterator[Serving]:
-        command = [sys.executable, "-m", "tritium.cli", "serve", "--repository", zoo.path, *FREE_PORTS, *arguments]
+    def running(*arguments: object, repository: Path = zoo.path) -> Iterator[Serving]:
+        command = [sys.executable, "-m", "tritium.cli", "serve", "--repository", repository, *FREE_PORTS, *arguments]
         out, err = tmp_path / "out.txt", tmp_path / "err.txt"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen([str(part) for part in command], stdout=stdout, stderr=stderr)
@@ -257,28 +258,70 @@ def test_another_onnx_backend_is_wrong_usage_with_those_there_are(spawn: Spawn, 
     assert "'auto', 'native', 'python'" in done.stderr
 
 
-@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-def test_a_triton_that_ends_by_itself_is_an_error_that_names_the_log(serve: Any, as_json: bool) -> None:
-    with serve("--model", "digits_cnn", *(["--json"] if as_json else [])) as serving:
-        if as_json:
-            serving.document()
-        else:
-            serving.banner()
-        processes = serving.started()
-        (triton,) = (process for process in processes if process.name() == "tritonserver")
+def test_a_triton_that_is_killed_serves_again_at_the_same_place(serve: Any) -> None:
+    with serve("--model", "digits_cnn", "--json") as serving:
+        document = serving.document()
+        (triton,) = (process for process in serving.started() if process.name() == "tritonserver")
         triton.kill()
-        assert serving.process.wait(DEADLINE_S) == 1
-        message = serving.err.read_text()
-        assert "Error: Triton ended by itself with exit code -9" in message
-        log = Path(message.rstrip().rpartition(": ")[2])
-        assert "Started HTTPService" in log.read_text()
-        assert log.parent.name.startswith(f"{serving.process.pid}-"), "a folder of its own, which this test may remove"
-        shutil.rmtree(log.parent)
+        serving.wait_for("the restart", lambda: "Triton is serving again" in serving.err.read_text())
+        with Client(document["http_url"]) as client:
+            assert client.is_ready("digits_cnn")
+        processes = serving.started()
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(DEADLINE_S) == 0
         assert left(processes) == []
         assert serving.shared_memory() == []
-        if as_json:
-            # A reader that waits for the end parses standard output as a whole.
-            json.loads(serving.out.read_text())
+
+
+def test_a_new_version_is_reloaded_and_rolled_back_by_command(
+    serve: Any, spawn: Spawn, zoo: Repository, tmp_path: Path
+) -> None:
+    shutil.copytree(zoo.path / "digits_cnn", tmp_path / "digits_cnn")
+    repository = Repository(tmp_path)
+    (first,) = repository.versions("digits_cnn")
+    with serve("--json", repository=tmp_path) as serving:
+        document = serving.document()
+
+        def served() -> tuple[str, ...]:
+            with Client(document["http_url"]) as client:
+                return tuple(client.model("digits_cnn").metadata.versions)
+
+        second = promote(repository.version_folder("digits_cnn"), repository).version
+        assert served() == (str(first),)
+        done = spawn("reload", "digits_cnn", "--repository", tmp_path)
+        assert (done.returncode, served()) == (0, (str(second),)), done.stderr
+        done = spawn("rollback", "digits_cnn", "--repository", tmp_path, "--json")
+        answer = json.loads(done.stdout)
+        assert answer == {"model": "digits_cnn", "version": first, "reloaded": [document["http_url"]]}
+        assert served() == (str(first),)
+        # A damaged version is refused, and what is served goes on.
+        with (repository.version_folder("digits_cnn", first) / "model.onnx").open("ab") as artifact:
+            artifact.write(b"x")
+        done = spawn("reload", "digits_cnn", "--repository", tmp_path)
+        assert done.returncode == 1
+        assert "model.onnx was changed" in done.stderr
+        assert served() == (str(first),)
+    done = spawn("reload", "digits_cnn", "--repository", tmp_path)
+    assert done.returncode == 2
+    assert "No `tritium serve` of yours runs over" in done.stderr
+
+
+def test_the_secret_is_for_its_owner_only(serve: Any, spawn: Spawn, zoo: Repository) -> None:
+    with serve("--model", "digits_cnn", "--json") as serving:
+        document = serving.document()
+        record = Path(document["log"]).with_name("server.json")
+        assert record.stat().st_mode & 0o777 == 0o600
+        for url in (document["http_url"], document["grpc_url"]):
+            with Client(url) as client:
+                for forbidden in (client.models, lambda c=client: c.load("digits_cnn"), lambda c=client: c.unload("x")):
+                    with pytest.raises(AccessDeniedError, match="restricted"):
+                        forbidden()
+                with pytest.raises(AccessDeniedError), client.shared_memory(64):
+                    pass
+            assert spawn("models", "--url", url).returncode == 0
+        request = urllib.request.Request(f"{document['health_url']}/models/digits_cnn/reload", method="POST")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=10)
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc", "metrics"])
@@ -304,6 +347,13 @@ def test_a_model_that_does_not_load_ends_it_with_the_servers_reason(
     document = json.loads(done.stdout)
     assert document["kind"] == "ModelLoadError"
     assert "digits_cnn: " in document["error"]
+    assert "model.onnx was changed: its sha256 is not the manifest's" in document["error"]
+    # Without a manifest there is nothing to compare with: Triton itself is asked.
+    for manifest in tmp_path.rglob("manifest.json"):
+        manifest.unlink()
+    done = spawn("serve", "--repository", tmp_path / "models", *FREE_PORTS, "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["kind"]) == (1, "ModelLoadError")
     log = Path(document["error"].rpartition(": ")[2])
     assert log.is_file()
     shutil.rmtree(log.parent)

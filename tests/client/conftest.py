@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from tritium.client import Client, TensorSpec
 from tritium.repository import GoldenCases, Repository, Serving, config_text, load_golden, model_config
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .asking import Ask, in_tasks, in_threads
 from .served_models import lay_out
@@ -74,7 +74,9 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSer
         shutil.copytree(repository / "words", repository / name)
         text = (repository / "words" / "config.pbtxt").read_text(encoding="utf-8")
         (repository / name / "config.pbtxt").write_text(text.replace("words", name), encoding="utf-8")
-    with TritonServer(repository, models=["gone", "pair", "pick", "slow", "words"]) as running:
+    with TritonServer(
+        repository, models=["gone", "pair", "pick", "slow", "words"], open_groups=ADMIN_GROUPS
+    ) as running:
         running.unload("gone")
         with running.client(protocol="grpc") as client:
             while not any(status.name == "gone" and status.state == "UNAVAILABLE" for status in client.models()):
@@ -94,7 +96,7 @@ def protocol_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton
     """A Triton over the models of `served_models`; its ONNX backend is the native one, which knows every dtype."""
     repository = tmp_path_factory.mktemp("protocol")
     lay_out(repository)
-    with TritonServer(repository, onnx_backend="native") as running:
+    with TritonServer(repository, onnx_backend="native", open_groups=ADMIN_GROUPS) as running:
         yield running
 
 
@@ -108,7 +110,7 @@ def echo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServ
     graph = helper.make_graph([helper.make_node("Identity", ["number"], ["same"])], "echo", numbers[:1], numbers[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, folder / "1" / "model.onnx")
-    with TritonServer(folder.parent) as running:
+    with TritonServer(folder.parent, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

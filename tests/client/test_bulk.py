@@ -25,7 +25,7 @@ from tritium.client import (
     RequestRecord,
     Retries,
 )
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .faulty_proxy import FaultyProxy
 from .recording_servers import Recorder, recording
@@ -55,7 +55,7 @@ def echo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServ
     write_echo(repository / "duo", DUO)
     write_echo(repository / "table", TABLE)
     write_echo(repository / "single", DUO, max_batch_size=0)
-    with TritonServer(repository) as running:
+    with TritonServer(repository, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tritium.client import Classification, Client, InputError, Model, TensorSpec
 from tritium.repository import GoldenCases, Repository
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .surfaces import SURFACES, use
 from .table_models import write_echo
@@ -35,7 +35,7 @@ def score_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSer
         text.replace('name: "same_scores"', 'name: "same_scores" label_filename: "labels.txt"'), encoding="utf-8"
     )
     (repository / "named" / "labels.txt").write_text("Chinstrap\nAdélie: the first\n", encoding="utf-8")
-    with TritonServer(repository) as running:
+    with TritonServer(repository, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

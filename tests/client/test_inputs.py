@@ -26,7 +26,7 @@ from tritium.client import (
     TensorSpec,
     numpy_dtype,
 )
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .served_models import DTYPES, identity_name
 from .table_models import TABLE, write_echo
@@ -49,7 +49,7 @@ def table_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSer
     repository = tmp_path_factory.mktemp("inputs")
     write_echo(repository / "table", TABLE)
     write_echo(repository / "wide", [TensorSpec("x", "FP32", (3,))])
-    with TritonServer(repository) as running:
+    with TritonServer(repository, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

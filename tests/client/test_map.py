@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tritium.client import AsyncClient, Client, InferenceFailedError, InputError, Model, TensorSpec
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .recording_servers import Recorder, recording
 from .surfaces import SURFACES, bulk_tasks, use
@@ -37,7 +37,7 @@ def echo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServ
     repository = tmp_path_factory.mktemp("map")
     write_echo(repository / "number", [TensorSpec("x", "INT64", (1,))])
     write_echo(repository / "duo", DUO)
-    with TritonServer(repository) as running:
+    with TritonServer(repository, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

@@ -20,7 +20,7 @@ from tritium.client import (
     RequestRecord,
     TensorSpec,
 )
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .table_models import write_echo
 
@@ -34,7 +34,7 @@ def changing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton
     """A Triton whose models may be written anew."""
     repository = tmp_path_factory.mktemp("refresh")
     write_echo(repository / "steady", [TensorSpec("x", "FP32", (2,))])
-    with TritonServer(repository) as running:
+    with TritonServer(repository, open_groups=ADMIN_GROUPS) as running:
         yield running
 
 

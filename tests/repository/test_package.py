@@ -37,6 +37,7 @@ def test_published_names_are_pinned_and_sorted() -> None:
         "VersionPolicy",
         "add_warm_up",
         "cache_dir",
+        "check_loadable",
         "check_name",
         "check_version",
         "compare",

@@ -12,22 +12,31 @@ import tritium.server
 
 def test_all_is_pinned_and_sorted() -> None:
     assert tritium.server.__all__ == [
+        "ADMIN_GROUPS",
         "DEFAULT_PORTS",
         "Finding",
         "ModelLoadError",
+        "ModelReport",
+        "ModelState",
         "NativeBackend",
         "NativeBackendError",
         "PortInUseError",
+        "ReloadError",
+        "RunningServer",
         "Runtime",
         "RuntimeInstallError",
         "StartError",
+        "Supervisor",
         "TritonServer",
         "UnsupportedSystemError",
+        "admin_headers",
         "diagnose",
         "install_native_backend",
         "install_runtime",
         "installed_runtime",
+        "reload_model",
         "remove_runtime",
+        "running_servers",
         "runtime_info",
     ]
     for name in tritium.server.__all__:

@@ -12,9 +12,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tritium.client import Client, InputError, Model
+from tritium.client import InputError, Model
 
-from ._shared import json_option, print_json, repository_option, url_option
+from ._shared import connect, json_option, print_json, repository_option, url_option
 
 
 @click.command("infer")
@@ -49,7 +49,7 @@ def command(
     """  # noqa: D301 — click's sign for lines that stay as they are
     if (case is None) == (not inputs):
         raise InputError("Give either --input, once for each input, or --case")
-    with Client(url) as client:
+    with connect(url) as client:
         handle = client.model(model, model_version)
         values, expected = (_parsed(inputs), {}) if case is None else _golden_case(handle, repository, case)
         answer = handle(values)

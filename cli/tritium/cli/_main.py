@@ -23,6 +23,8 @@ COMMANDS = (
     "verify-signature",
     "push",
     "serve",
+    "reload",
+    "rollback",
     "models",
     "infer",
     "verify",

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from ._shared import json_option, print_json, print_table, url_option
+from ._shared import connect, json_option, print_json, print_table, url_option
 
 
 @click.command("models")
@@ -14,9 +14,7 @@ from ._shared import json_option, print_json, print_table, url_option
 @json_option
 def command(url: str, as_json: bool) -> None:
     """List the models of a running server."""
-    from tritium.client import Client
-
-    with Client(url) as client:
+    with connect(url) as client:
         statuses = client.models()
         if as_json:
             print_json([asdict(status) for status in statuses])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import threading
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 from ._shared import json_option, port_options, print_json, repository_option, say
 
 if TYPE_CHECKING:
-    from tritium.server import TritonServer
+    from tritium.server import Supervisor, TritonServer
 
 # What a backend of the config runs on here: the package, and its name for people.
 _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("torch", "PyTorch")}
@@ -36,6 +37,23 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
 @click.option(
     "--expose", is_flag=True, help="Listen on every interface instead of loopback. Read the warning it prints."
 )
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    default=8003,
+    show_default=True,
+    help="The supervisor's port, for readiness and metrics of its own; 0 stands for any free one.",
+)
+@click.option(
+    "--allow-shared-memory",
+    is_flag=True,
+    help="Let every client on this machine register shared memory, without this server's secret.",
+)
+@click.option(
+    "--public-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Load only versions that are signed by the key with this public part; `tritium sign` signs them.",
+)
 @json_option
 def command(
     repository: Path,
@@ -45,14 +63,19 @@ def command(
     metrics_port: int,
     onnx_backend: str,
     expose: bool,
+    health_port: int,
+    allow_shared_memory: bool,
+    public_key: Path | None,
     as_json: bool,
 ) -> None:
     """Serve a model repository with a real Triton.
 
-    It ends with Ctrl-C or SIGTERM. The first start fetches the server. With --json one document is printed when every
-    model is ready.
+    A supervisor starts Triton again if it dies or hangs, and loads a model anew if its backend process dies. Loading
+    models, shared memory, traces and logs take a secret that only you can read; `tritium reload` and `tritium rollback`
+    use it. It ends with Ctrl-C or SIGTERM. The first start fetches the server. With --json one document is printed when
+    every model is ready.
     """
-    from tritium.server import StartError, TritonServer
+    from tritium.server import Supervisor, TritonServer
 
     signal.signal(signal.SIGTERM, _interrupt)
     server = TritonServer(
@@ -63,6 +86,8 @@ def command(
         metrics_port=metrics_port,
         onnx_backend=onnx_backend,
         expose=expose,
+        open_groups=("shared-memory",) if allow_shared_memory else (),
+        public_key=public_key,
         progress=say,
     )
     if expose:
@@ -71,16 +96,15 @@ def command(
             "hosts that you trust reach it."
         )
     try:
-        with server:
-            _announce(server, as_json)
+        with Supervisor(server, health_port=health_port, progress=say) as supervisor:
+            _announce(supervisor, as_json)
             try:
-                code = server.wait()
+                threading.Event().wait()
             except KeyboardInterrupt:
                 # Stopping has an end of its own, and a second signal must not cut it short.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 raise
-            raise StartError(f"Triton ended by itself with exit code {code}", log=server.log)
     except KeyboardInterrupt:
         say("Stopped")
 
@@ -89,13 +113,15 @@ def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(server: TritonServer, as_json: bool) -> None:
+def _announce(supervisor: Supervisor, as_json: bool) -> None:
+    server = supervisor.server
     with server.client() as client:
         models = {name: client.model(name) for name in server.models}
         backends = {name: _backend(model.config) for name, model in models.items()}
         declared = {name: model.metadata for name, model in models.items()}
     if as_json:
         urls = {"http_url": server.http_url, "grpc_url": server.grpc_url, "metrics_url": server.metrics_url}
+        urls["health_url"] = supervisor.url
         onnx = {"onnx_backend": server.onnx_backend, "onnx_backend_reason": server.onnx_backend_reason}
         print_json({"models": backends, **onnx, **urls, "pid": server.pid, "log": str(server.log)})
         return
@@ -110,6 +136,7 @@ def _announce(server: TritonServer, as_json: bool) -> None:
     say(f"  http     {server.http_url}")
     say(f"  grpc     {server.grpc_url}")
     say(f"  metrics  {server.metrics_url}")
+    say(f"  health   {supervisor.url}/ready")
     say(f"  log      {server.log}")
     say()
     say("Try it from another terminal:")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tritium.client import TritiumError
+
+if TYPE_CHECKING:
+    from tritium.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,6 +69,36 @@ def each_version(folders: Sequence[Path], act: Callable[[Path], object], *, done
     if as_json:
         print_json({"ok": ok, "versions": versions})
     return ok
+
+
+def connect(url: str) -> Client:
+    """A client of a server; of one that this user runs on this machine, with its secret."""
+    from tritium.client import Client
+
+    headers: dict[str, str] = {}
+    with suppress(ImportError):  # without the server's extra there is none on this machine
+        from tritium.server import admin_headers, running_servers
+
+        for running in running_servers():
+            if url.rstrip("/") in (running.http_url, running.grpc_url):
+                headers = admin_headers(url, running.secret)
+    return Client(url, headers=headers)
+
+
+def reload_running(repository: Path, model: str) -> list[str]:
+    """Have every server that this user runs over a repository load a model again; the URLs of those servers.
+
+    Raises:
+        ReloadError: a server refuses; it goes on with what it has.
+    """
+    from tritium.server import reload_model, running_servers
+
+    reloaded = []
+    for running in running_servers():
+        if running.supervisor_url and Path(running.repository) == repository.absolute():
+            reload_model(running, model)
+            reloaded.append(running.http_url)
+    return reloaded
 
 
 def say(text: str = "") -> None:

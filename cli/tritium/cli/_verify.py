@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ._shared import json_option, print_json, repository_option, say, url_option
+from ._shared import connect, json_option, print_json, repository_option, say, url_option
 
 
 @click.command("verify")
@@ -22,14 +22,13 @@ def command(ctx: click.Context, models: tuple[str, ...], url: str, repository: P
     Those of MODELS are sent (all by default). The server may be the embedded one or the GPU container; it must run
     versions of this repository. Exits 1 if an answer is wrong.
     """
-    from tritium.client import Client
     from tritium.repository import Repository, has_golden, verify_server
 
     verdicts = []
     source = Repository(repository)
     for model in models:
         source.version_folder(model)  # a name that is not there is wrong usage, not a wrong answer
-    with Client(url) as client:
+    with connect(url) as client:
         client.is_ready()  # no server is one error, not one for each model
         for verdict in verify_server(client, source, models):
             verdicts.append(verdict)

@@ -16,6 +16,8 @@ _BY_MESSAGE: Sequence[tuple[str, type[errors.ServerError]]] = (
     (r"no available versions|is not at ready state|is not ready", errors.ModelNotReadyError),
     (r"^Request for unknown model|^requested model '.*' is not available", errors.ModelNotFoundError),
     (r"unable to find .*shared memory", errors.RequestRejectedError),
+    # Over gRPC Triton says it as if it were busy; trying again would be in vain.
+    (r"^This (API|protocol) is restricted", errors.AccessDeniedError),
     (r"exceeds maximum queue size|server is (exiting|stopping)|timeout expired", errors.ServerBusyError),
 )
 _BY_STATUS: Mapping[str, type[errors.ServerError]] = {

@@ -1,5 +1,6 @@
 """The model repository as a contract: configs, manifests, golden cases, publishing and verification."""
 
+from ._admission import check_loadable
 from ._artifact import open_artifact
 from ._cache import cache_dir
 from ._compare import Difference, Tolerance, compare, is_float, rows_alike, rows_within
@@ -69,6 +70,7 @@ __all__ = [
     "VersionPolicy",
     "add_warm_up",
     "cache_dir",
+    "check_loadable",
     "check_name",
     "check_version",
     "compare",

@@ -4,6 +4,7 @@ TritiumError
 ├── UnsupportedSystemError               this machine or this Python cannot run the embedded server
 ├── RuntimeInstallError                  the runtime could not be fetched, checked or unpacked
 ├── NativeBackendError                   the native ONNX Runtime backend was asked for and cannot run
+├── ReloadError                          a running server did not load a model again; it goes on with what it has
 └── StartError                           Triton did not come up
     ├── PortInUseError
     └── ModelLoadError
@@ -38,6 +39,10 @@ class NativeBackendError(TritiumError):
             f"The native ONNX Runtime backend cannot run: {reason}\n{fix}. With 'auto' or 'python' the Python-based "
             "backend serves instead"
         )
+
+
+class ReloadError(TritiumError):
+    """A running server did not load a model again. It goes on with what it has."""
 
 
 class StartError(TritiumError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
+import math
 import os
 import re
 import secrets
@@ -11,31 +11,33 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from tritium.client import Client, InputError
-from tritium.repository import Repository, cache_dir
+from tritium.client import Client, InputError, TritiumError
+from tritium.repository import ConfigError, Repository, cache_dir, check_loadable
 
 from ._backends import PYTHON_BASED, backend_directory
 from ._errors import ModelLoadError, PortInUseError, StartError
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess
+from ._runs import RunningServer, hold, run_folder, shm_prefix, sweep_dead_owners, sweep_shm, write_record
 from ._runtime import Progress, Runtime, install_runtime, silent
 from ._stub_env import stub_environment
 from ._system import libpython, site_folders
 
 _HOST = "127.0.0.1"
-_SHM = Path("/dev/shm")
 # Model code can read the server's environment, so only what it may need is passed on.
 _PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUDA|NVIDIA|NCCL|ORT|TORCH|PYTORCH)_\w+)")
 # How a chosen free port can still be taken: somebody else was quicker.
 _PORT_TRIES = 3
-_KEPT_LOGS_S = 24 * 3600.0
 _SHELL_SAFE = re.compile(r"[\w/.+-]+", re.ASCII)
 _KINDS = ("http", "grpc", "metrics")
+# What only the owner of a server may do, as Triton names it. Configs and statistics stay readable: clients need them.
+ADMIN_GROUPS = ("shared-memory", "model-repository", "trace", "logging")
+_ADMIN_KEY = "tritium-admin"
 
 
 class TritonServer:
@@ -44,7 +46,9 @@ class TritonServer:
     >>> with TritonServer("model_repository") as server, server.client() as client:
     ...     print(client.model("digits_cnn").metadata)
 
-    Models are loaded explicitly: what changes in the repository is served only after :meth:`load`.
+    Models are loaded explicitly: what changes in the repository is served only after :meth:`load`. Before it is, every
+    file is compared with the version's manifest. Loading models, shared memory, traces and logging take a secret, which
+    :meth:`client` sends along.
 
     Args:
         repository: the model repository's folder.
@@ -56,8 +60,11 @@ class TritonServer:
             each instance; or ``auto``, which is native where that can be compiled.
         expose: listen on every interface instead of loopback. This Triton has known flaws that a stranger can use, so
             only behind something that keeps strangers out: the network of a compose file, a gateway.
+        open_groups: what every client may do without the secret, of shared-memory, model-repository, trace and logging.
+            With shared-memory, a client can make Triton read and write what other programs share.
+        public_key: a PEM file; only versions that are signed by its key are loaded.
         startup_timeout_s: seconds until every model must be ready.
-        shutdown_timeout_s: seconds that requests under way get to finish when the server stops.
+        shutdown_timeout_s: seconds that requests under way, and then the models, get to finish when the server stops.
         progress: called with a line for people where something takes long.
 
     Raises:
@@ -74,6 +81,8 @@ class TritonServer:
         metrics_port: int = 0,
         onnx_backend: str = "auto",
         expose: bool = False,
+        open_groups: Sequence[str] = (),
+        public_key: str | Path | None = None,
         startup_timeout_s: float = 120.0,
         shutdown_timeout_s: float = 10.0,
         progress: Progress = silent,
@@ -102,6 +111,14 @@ class TritonServer:
         self._onnx_backend: NativeBackend | None = None
         self._ports: dict[str, int] = {}
         self._address = "0.0.0.0" if expose else _HOST  # noqa: S104 — asked for by name
+        for group in open_groups:
+            if group not in ADMIN_GROUPS:
+                raise InputError(
+                    f"The 'open_groups' parameter may have {', '.join(ADMIN_GROUPS)}, got {group!r} instead"
+                )
+        self._closed_groups = [group for group in ADMIN_GROUPS if group not in open_groups]
+        self._public_key = Path(public_key) if public_key else None
+        self._secret = secrets.token_urlsafe(32)
         self._startup_timeout_s = startup_timeout_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._progress = progress
@@ -120,36 +137,82 @@ class TritonServer:
         """Stop the server, as :meth:`stop`; if it is a StartError that leaves the block, the log is kept."""
         self._end(keep_log=isinstance(exc, StartError))
 
-    def start(self) -> None:
+    def start(self, *, supervisor_url: str | None = None) -> None:
         """Start Triton and wait until every model is ready. The runtime is installed first, if it is not there.
+
+        Args:
+            supervisor_url: where its supervisor answers; other processes of this user are told.
 
         Raises:
             UnsupportedSystemError: this machine or this Python cannot run it.
             RuntimeInstallError: the runtime cannot be installed.
             NativeBackendError: the native backend was asked for, and cannot run.
             PortInUseError: a port that was asked for is taken.
-            ModelLoadError: models did not load; it has the reason of each.
+            ModelLoadError: models did not load, or are not what was published; it has the reason of each.
             StartError: Triton died, or was not ready in time.
         """
         if self._process is not None:
             raise StartError("This server is started already")
+        if refused := self._unloadable(self.models):
+            raise ModelLoadError(refused)
         runtime = install_runtime(progress=self._progress)
         onnx = self._onnx_backend = choose_onnx_backend(self._asked_onnx_backend, self._progress)
-        _sweep_dead_owners()
+        sweep_dead_owners()
         environment = _environment(runtime)
         for attempt in range(_PORT_TRIES):
             self._ports = _choose_ports(self._address, self._asked_ports)
-            command = self._command(runtime, onnx)
-            self._alive = _hold(self.folder)
+            command = self._command(runtime, onnx, self.models)
+            self._alive = hold(self.folder)
             self._process = BoundProcess(command, env=environment, folder=self.folder, log=self.log)
             try:
                 self._wait_until_ready()
+                self._tell_others(supervisor_url)
                 return
             except BaseException as exc:
                 taken = any("Address already in use" in line or "failed to bind" in line for line in self._process.tail)
                 self._end(keep_log=isinstance(exc, StartError))
                 if not (isinstance(exc, StartError) and taken and attempt + 1 < _PORT_TRIES):
                     raise
+
+    def restart(self, models: Sequence[str]) -> dict[str, str]:
+        """End Triton at once, with all that it started, and start it again on the same ports.
+
+        Unlike at the first start, a model that does not load keeps no other from being served.
+
+        Args:
+            models: the models to load.
+
+        Returns:
+            Why models are not served, by name.
+
+        Raises:
+            StartError: Triton died while it started, or was not ready in time. It can be started again.
+        """
+        self._running().stop(0)
+        sweep_shm(self._id)
+        failed = self._unloadable(models)
+        loaded = [model for model in models if model not in failed]
+        runtime = install_runtime(progress=self._progress)
+        command = [
+            *self._command(runtime, self._chosen, loaded),
+            "--exit-on-error=false",
+            "--strict-readiness=false",
+        ]
+        self._process = BoundProcess(command, env=_environment(runtime), folder=self.folder, log=self.log)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._process.stop(0)
+            raise
+        with self.client(protocol="grpc") as client:
+            ready = {status.name for status in client.models() if status.state == "READY"}
+        reasons = load_failures(list(self._process.tail))
+        absent = [model for model in loaded if model not in ready]
+        return failed | {model: reasons.get(model, "Triton does not say why it is not there") for model in absent}
+
+    def answers(self) -> bool:
+        """Whether Triton says within a few seconds that it lives."""
+        return _says(self._ports["http"], "live")
 
     def stop(self) -> int | None:
         """Stop Triton: what it accepted is answered, for at most the shutdown timeout. Nothing of it is left behind.
@@ -179,6 +242,11 @@ class TritonServer:
         return f"http://{_HOST}:{self._ports['metrics']}/metrics"
 
     @property
+    def secret(self) -> str:
+        """What administering this server takes; other processes of this user find it with `running_servers`."""
+        return self._secret
+
+    @property
     def onnx_backend(self) -> str:
         """What runs ONNX models: ``native`` or ``python``."""
         return self._chosen.kind
@@ -196,7 +264,7 @@ class TritonServer:
     @property
     def folder(self) -> Path:
         """Where this server's log lies. It vanishes when the server stops in order."""
-        return cache_dir() / "run" / self._id
+        return run_folder(self._id)
 
     @property
     def log(self) -> Path:
@@ -204,17 +272,21 @@ class TritonServer:
         return self.folder / "triton.log"
 
     def client(self, *, protocol: str = "http", timeout_s: float = 30.0) -> Client:
-        """A client of this server, over ``http`` or ``grpc``."""
+        """A client of this server, over ``http`` or ``grpc``, that may also administer it."""
         if protocol not in ("http", "grpc"):
             raise InputError(f"The 'protocol' parameter of client must be 'http' or 'grpc', got {protocol!r} instead")
-        return Client(self.http_url if protocol == "http" else self.grpc_url, timeout_s=timeout_s)
+        url = self.http_url if protocol == "http" else self.grpc_url
+        return Client(url, timeout_s=timeout_s, headers=admin_headers(url, self._secret))
 
     def load(self, model: str) -> None:
         """Load a model, or load it again as it is in the repository now. If that fails, what was served goes on.
 
         Raises:
+            ManifestError: a file of a version is not the one that was published.
+            SignatureError: there is a public key, and a version is not signed by it.
             ServerError: the model does not load; the message has Triton's reason.
         """
+        check_loadable(self.repository, model, public_key=self._public_key)
         # Over HTTP a load would block one of the server's few threads.
         with self.client(protocol="grpc") as client:
             client.load(model)
@@ -235,11 +307,7 @@ class TritonServer:
             raise StartError("This server has not been started; use it in a `with` block or call start()")
         return self._onnx_backend
 
-    @property
-    def _shm_prefix(self) -> str:
-        return _shm_prefix(self._id)
-
-    def _command(self, runtime: Runtime, onnx: NativeBackend) -> list[str]:
+    def _command(self, runtime: Runtime, onnx: NativeBackend, models: Sequence[str]) -> list[str]:
         complete = all(self.repository.has_complete_config(model) for model in self.models)
         backends = backend_directory(runtime, onnx.library if onnx.kind == "native" else None)
         if not _SHELL_SAFE.fullmatch(str(backends)) and not self._all_run_within(onnx):
@@ -252,18 +320,23 @@ class TritonServer:
             "model-control-mode": "explicit",
             "backend-directory": backends,
             "cache-directory": runtime.caches,
-            "exit-timeout-secs": max(1, round(self._shutdown_timeout_s)),
+            "exit-timeout-secs": max(1, math.ceil(self._shutdown_timeout_s)),
+            # Its end waits for half of this; the default is two seconds.
+            "metrics-interval-ms": 500,
             "allow-sagemaker": "false",
             "allow-vertex-ai": "false",
         }
         for kind, port in self._ports.items():
             flags |= {f"{kind}-address": self._address, f"{kind}-port": port}
+        if self._closed_groups:
+            closed = f"{','.join(self._closed_groups)}:{_ADMIN_KEY}={self._secret}"
+            flags |= dict.fromkeys(("http-restricted-api", "grpc-restricted-protocol"), closed)
         command = [str(runtime.binary), *(f"--{name}={value}" for name, value in flags.items())]
-        command += [f"--load-model={model}" for model in self.models]
+        command += [f"--load-model={model}" for model in models]
         # To complete a config the model is read once more, by a process of its own where the backend is Python-based.
         command += ["--disable-auto-complete-config"] if complete else []
         # The prefix lets us remove what is ours, and only that, after a crash.
-        settings = dict.fromkeys(("python", *PYTHON_BASED), f"shm-region-prefix-name={self._shm_prefix}")
+        settings = dict.fromkeys(("python", *PYTHON_BASED), f"shm-region-prefix-name={shm_prefix(self._id)}")
         if onnx.kind == "native":
             settings["onnxruntime"] = f"ort-library={onnx.ort_library}"
         return command + [f"--backend-config={name},{setting}" for name, setting in settings.items()]
@@ -281,7 +354,7 @@ class TritonServer:
         process = self._running()
         deadline = time.monotonic() + self._startup_timeout_s
         # Triton opens gRPC, HTTP and metrics in this order; HTTP says when the models are ready.
-        while not (_says_ready(self._ports["http"]) and _listens(self._ports["metrics"])):
+        while not (_says(self._ports["http"], "ready") and _listens(self._ports["metrics"])):
             code = process.exit_code()
             if code is not None:
                 process.stop(0)  # its output is then complete
@@ -289,6 +362,28 @@ class TritonServer:
             if time.monotonic() > deadline:
                 raise self._start_error(f"Triton was not ready after {self._startup_timeout_s:g} s")
             process.wait(0.02)
+
+    def _unloadable(self, models: Sequence[str]) -> dict[str, str]:
+        """Why models must not be loaded, by name."""
+        refused: dict[str, str] = {}
+        for model in models:
+            try:
+                check_loadable(self.repository, model, public_key=self._public_key)
+            except ConfigError:
+                continue  # Triton refuses it itself, and says more
+            except TritiumError as exc:
+                refused[model] = str(exc)
+        return refused
+
+    def _tell_others(self, supervisor_url: str | None) -> None:
+        record = RunningServer(
+            repository=str(self.repository.path),
+            http_url=self.http_url,
+            grpc_url=self.grpc_url,
+            secret=self._secret,
+            supervisor_url=supervisor_url,
+        )
+        write_record(self.folder, record)
 
     def _start_error(self, what: str) -> StartError:
         lines = list(self._running().tail)
@@ -303,11 +398,16 @@ class TritonServer:
         # A little more than Triton itself allows for what is under way.
         code = self._process.stop(self._shutdown_timeout_s + 5)
         self._process = None
-        _sweep_shm(self._id)
+        sweep_shm(self._id)
         if not keep_log:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._alive.close()
         return code
+
+
+def admin_headers(url: str, secret: str) -> dict[str, str]:
+    """What a client sends along to administer a server at this URL."""
+    return {f"triton-grpc-protocol-{_ADMIN_KEY}" if url.startswith("grpc") else _ADMIN_KEY: secret}
 
 
 def load_failures(log: Sequence[str]) -> dict[str, str]:
@@ -327,10 +427,10 @@ def load_failures(log: Sequence[str]) -> dict[str, str]:
     return reasons
 
 
-def _says_ready(port: int) -> bool:
+def _says(port: int, what: str) -> bool:
     connection = http.client.HTTPConnection(_HOST, port, timeout=5)
     try:
-        connection.request("GET", "/v2/health/ready")
+        connection.request("GET", f"/v2/health/{what}")
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
@@ -372,31 +472,3 @@ def _environment(runtime: Runtime) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "ORT_DISABLE_TELEMETRY": "1",
     }
-
-
-def _shm_prefix(server_id: str) -> str:
-    return f"tritium-{server_id}-"
-
-
-def _sweep_shm(server_id: str) -> None:
-    for region in _SHM.glob(f"{_shm_prefix(server_id)}*"):
-        region.unlink(missing_ok=True)
-
-
-def _hold(folder: Path) -> IO[str]:
-    """Make a server's folder, with a lock in it that says for as long as it is open that the server has an owner."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("w", encoding="utf-8")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
-
-
-def _sweep_dead_owners() -> None:
-    """Remove what servers of this cache left behind whose owner was killed: shared memory at once, logs after a day."""
-    for folder in (cache_dir() / "run").glob("*-*"):
-        # Another owner may be removing its folder just now, and what another user left is not ours to remove.
-        with suppress(OSError), (folder / "lock").open("w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _sweep_shm(folder.name)
-            if time.time() - (folder / "triton.log").stat().st_mtime > _KEPT_LOGS_S:
-                shutil.rmtree(folder)

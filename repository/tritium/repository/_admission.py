@@ -1,0 +1,39 @@
+"""What must hold before a server loads a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ._manifest import MANIFEST_NAME, Manifest
+from ._operations import served_versions
+from ._repository import CONFIG_NAME, Repository
+from ._signing import verify_signature
+
+
+def check_loadable(repository: Repository, model: str, *, public_key: Path | None = None) -> None:
+    """Check the versions of a model that a server would load: each file is the one that was published.
+
+    A version without a manifest was put there by hand, and there is nothing to compare it with; where a public key is
+    given, it must be signed like every other.
+
+    Args:
+        repository: where the model is.
+        model: its name.
+        public_key: a PEM file; every version with files must then have a signature of that key.
+
+    Raises:
+        ManifestError: a file was changed, added or removed since, or a manifest cannot be read.
+        SignatureError: a version is not signed by that key.
+        ConfigError: the config cannot be read.
+        InputError: there is no such model, or the key is none.
+        MissingExtraError: a key is given, and model-signing is not installed.
+    """
+    # A model without a config is completed by Triton from its latest version.
+    described = (repository.path / model / CONFIG_NAME).exists()
+    versions = served_versions(repository, model) if described else repository.versions(model)[-1:]
+    for version in versions:
+        folder = repository.version_folder(model, version)
+        if public_key and any(path.is_file() for path in folder.rglob("*")):
+            verify_signature(folder, public_key)
+        if (folder / MANIFEST_NAME).is_file():
+            Manifest.load(folder).check_files(folder)

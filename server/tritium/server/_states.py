@@ -1,0 +1,74 @@
+"""What a supervisor knows of its models: the state of each, and counters for Prometheus."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+
+class ModelState(StrEnum):
+    """What a supervisor says of a model.
+
+    A model is loading until it answers, and then ready; degraded while it is being healed; quarantined when it died too
+    often or does not load, until somebody reloads it.
+    """
+
+    LOADING = "loading"
+    READY = "ready"
+    DEGRADED = "degraded"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """A model's state, and why it is not ready."""
+
+    state: ModelState
+    reason: str = ""
+
+
+class States:
+    """The states of all models, kept by one thread and read by any, and the supervisor's metrics."""
+
+    def __init__(self, models: Iterable[str]) -> None:
+        self._lock = threading.Lock()
+        self._registry = CollectorRegistry()
+        self._gauge = Gauge(
+            "tritium_model_state", "1 for the state that a model is in", ("model", "state"), registry=self._registry
+        )
+        self.restarts = Counter(
+            "tritium_triton_restarts",
+            "How often Triton was started again after it died or hung",
+            registry=self._registry,
+        )
+        self.heals = self._counter("tritium_model_heals", "How often a model whose backend process died was healed")
+        self.quarantines = self._counter("tritium_model_quarantines", "How often a model was put into quarantine")
+        self.reloads = Counter(
+            "tritium_model_reloads", "Reloads that were asked for", ("model", "outcome"), registry=self._registry
+        )
+        self._reports: dict[str, ModelReport] = {}
+        for model in models:
+            self.set(model, ModelState.LOADING)
+
+    def set(self, model: str, state: ModelState, reason: str = "") -> None:
+        """Put a model into a state."""
+        with self._lock:
+            self._reports[model] = ModelReport(state, reason)
+            for known in ModelState:
+                self._gauge.labels(model, known.value).set(known is state)
+
+    def all(self) -> dict[str, ModelReport]:
+        """Every model's report."""
+        with self._lock:
+            return dict(self._reports)
+
+    def metrics(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ("model",), registry=self._registry)

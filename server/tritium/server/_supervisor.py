@@ -1,0 +1,267 @@
+"""A supervisor: it keeps a Triton honest for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict, deque
+from types import TracebackType
+
+from tritium.client import InputError, TritiumError
+from tritium.repository import served_versions
+
+from ._errors import PortInUseError, StartError
+from ._health import HealthServer
+from ._runtime import Progress, silent
+from ._server import TritonServer
+from ._states import ModelReport, ModelState, States
+from ._stubs import live_stubs
+
+_LOOK_S = 0.5
+# A Triton that says nothing for so long hangs. A busy machine makes it slow, but it still answers now and then.
+_HANG_S = 15.0
+_BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+# A Triton that ran for so long starts again at once if it dies.
+_STEADY_S = 60.0
+# So many deaths within so many seconds are not chance.
+_STRIKES = 4
+_STRIKES_WITHIN_S = 120.0
+_UNLOAD_S = 2.0
+
+
+class Supervisor:
+    """Keeps a `TritonServer` serving: heals models, restarts Triton, and says truly what is ready.
+
+    >>> with Supervisor(TritonServer("model_repository")) as supervisor:
+    ...     print(supervisor.url + "/ready")
+
+    A backend process that dies is noticed within a second, and its model is loaded anew. A Triton that dies or hangs is
+    started again on the same ports, with a growing pause if it dies soon. A model that dies four times in two minutes,
+    or that does not load when Triton starts again, is quarantined until somebody reloads it; all others go on.
+
+    Args:
+        server: the server, not yet started.
+        health_port: the port of readiness and metrics on loopback; 0 takes any free one.
+        progress: called with a line for people whenever something happens.
+    """
+
+    def __init__(self, server: TritonServer, *, health_port: int = 0, progress: Progress = silent) -> None:
+        if not 0 <= health_port < 65536:
+            raise InputError(f"The 'health_port' parameter must be 0 to 65535, got {health_port} instead")
+        self.server = server
+        self._states = States(server.models)
+        self._asked_port = health_port
+        self._progress = progress
+        # Whatever changes what Triton has loaded: one at a time.
+        self._changing = threading.RLock()
+        self._stopping = threading.Event()
+        # How many backend processes each model must have; none where it runs within Triton.
+        self._stubs: dict[str, int] = {}
+        self._deaths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_STRIKES))
+        self._quick_restarts = 0
+        self._started_s = self._answered_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
+        self._health: HealthServer | None = None
+
+    def __enter__(self) -> Supervisor:
+        """Start Triton and watch over it. Raises what `TritonServer.start` does, and PortInUseError."""
+        try:
+            health = HealthServer(
+                ("127.0.0.1", self._asked_port), self._states, secret=self.server.secret, reload=self.reload
+            )
+        except OSError as exc:
+            raise PortInUseError("health", self._asked_port) from exc
+        self._health = health
+        # It answers from now on, so that whoever waits for readiness sees the models loading.
+        threading.Thread(target=health.serve_forever, name="triton-health", daemon=True).start()
+        try:
+            self.server.start(supervisor_url=self.url)
+        except BaseException:
+            self._close()
+            raise
+        for model in self.server.models:
+            self._serving(model)
+        self._started_s = self._answered_s = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop watching, then stop Triton in order."""
+        self._stopping.set()
+        self._thread.join()
+        self.server.stop()
+        self._close()
+
+    @property
+    def url(self) -> str:
+        """Where readiness and metrics are, as in ``http://127.0.0.1:8003``."""
+        if self._health is None:
+            raise StartError("This supervisor has not been started; use it in a `with` block")
+        return f"http://127.0.0.1:{self._health.server_address[1]}"
+
+    def states(self) -> dict[str, ModelReport]:
+        """What state each model is in."""
+        return self._states.all()
+
+    def reload(self, model: str) -> None:
+        """Load what the repository has of a model now. If that fails, what was served goes on.
+
+        A model that is quarantined gets another chance; one that is new in the repository is served from now on.
+
+        Raises:
+            InputError: there is no such model.
+            ManifestError: a file of a version is not the one that was published.
+            SignatureError: there is a public key, and a version is not signed by it.
+            ServerError: the model does not load; the message has Triton's reason.
+        """
+        with self._changing:
+            before = self._states.all().get(model)
+            try:
+                self._load(model)
+            except TritiumError as exc:
+                if before:
+                    self._states.set(model, before.state, before.reason)
+                    self._states.reloads.labels(model, "refused").inc()
+                self._progress(f"{model} was not reloaded, and what was served goes on: {exc}")
+                raise
+            self._deaths[model].clear()
+            self._serving(model)
+            self._states.reloads.labels(model, "done").inc()
+            versions = ", ".join(map(str, served_versions(self.server.repository, model)))
+            self._progress(f"{model} was reloaded: version {versions}")
+
+    def _load(self, model: str) -> None:
+        if model not in self.server.models:
+            self.server.repository.version_folder(model)  # says what there is instead
+        self.server.load(model)
+        if model not in self.server.models:
+            self.server.models.append(model)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            try:
+                with self._changing:
+                    self._look()
+            except TritiumError as exc:
+                # Triton may end while it is asked; the next look sees it.
+                self._progress(f"The supervisor goes on after: {exc}")
+
+    def _look(self) -> None:
+        code = self.server.wait(0)
+        if code is not None:
+            self._restart(f"Triton ended with exit code {code}")
+        elif self.server.answers():
+            self._answered_s = time.monotonic()
+            self._heal_the_dead()
+        elif time.monotonic() - self._answered_s > _HANG_S:
+            self._restart(f"Triton has not answered for {_HANG_S:g} s")
+
+    def _heal_the_dead(self) -> None:
+        alive = live_stubs(self.server.pid)
+        for model, report in self._states.all().items():
+            if report.state is ModelState.QUARANTINED:
+                continue
+            wanted = self._stubs.get(model, 0)
+            if alive[model] < wanted:
+                self._heal(model, f"{wanted - alive[model]} of its {wanted} backend processes died")
+
+    def _heal(self, model: str, reason: str) -> None:
+        if self._struck(model):
+            self._quarantine(model, f"{reason}, the {_STRIKES}th time in {_STRIKES_WITHIN_S:g} s")
+            return
+        self._states.set(model, ModelState.DEGRADED, reason)
+        self._progress(f"{model}: {reason}; loading it anew")
+        try:
+            # Loading alone would change nothing: Triton believes that it is there.
+            self._unload(model)
+            self.server.load(model)
+        except TritiumError as exc:
+            if self.server.wait(0) is None:
+                self._quarantine(model, f"{reason}, and it does not load: {exc}")
+            return
+        self._states.heals.labels(model).inc()
+        self._serving(model)
+        self._progress(f"{model} is serving again")
+
+    def _serving(self, model: str) -> None:
+        """A model was loaded: it is ready, with so many backend processes as its config asks for."""
+        if live_stubs(self.server.pid)[model]:
+            with self.server.client() as client:
+                handle = client.model(model)
+                groups = handle.config["instance_group"]
+                instances = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", ()))) for group in groups)
+                # Those of versions before it may be there for some time yet: counting what is there would not do.
+                self._stubs[model] = instances * len(handle.metadata.versions)
+        else:
+            self._stubs[model] = 0
+        self._states.set(model, ModelState.READY)
+
+    def _unload(self, model: str) -> None:
+        """Take a model away; one with a request in the process that died never ends, and is left where it is."""
+        self.server.unload(model)
+        deadline = time.monotonic() + _UNLOAD_S
+        with self.server.client(protocol="grpc") as client:
+            while any(status.name == model and status.state in ("READY", "UNLOADING") for status in client.models()):
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.05)
+
+    def _quarantine(self, model: str, reason: str) -> None:
+        self._states.set(model, ModelState.QUARANTINED, reason)
+        self._states.quarantines.labels(model).inc()
+        self._progress(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance")
+        if self.server.wait(0) is None:
+            self.server.unload(model)
+
+    def _restart(self, reason: str) -> None:
+        steady = time.monotonic() - self._started_s > _STEADY_S
+        self._quick_restarts = 0 if steady else self._quick_restarts + 1
+        pause_s = _BACKOFF_S[min(self._quick_restarts, len(_BACKOFF_S)) - 1] if self._quick_restarts else 0.0
+        served = [name for name, report in self._states.all().items() if report.state is not ModelState.QUARANTINED]
+        for model in served:
+            self._states.set(model, ModelState.DEGRADED, reason)
+        self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""))
+        if self._stopping.wait(pause_s):
+            return
+        self._states.restarts.inc()
+        try:
+            failed = self.server.restart(served)
+        except StartError as exc:
+            self._progress(f"Triton did not start again: {exc}")
+            failed = self._start_one_by_one(served)
+        self._started_s = self._answered_s = time.monotonic()
+        for model in served:
+            if model in failed:
+                self._quarantine(model, failed[model])
+            else:
+                self._serving(model)
+        self._progress(f"Triton is serving again, {len(served) - len(failed)} of {len(served)} models")
+
+    def _start_one_by_one(self, models: list[str]) -> dict[str, str]:
+        """Start Triton with nothing and load each model alone, so that one that ends it is known by name."""
+        failed: dict[str, str] = {}
+        while True:
+            good = [model for model in models if model not in failed]
+            self.server.restart([])
+            for model in good:
+                try:
+                    self.server.load(model)
+                except TritiumError as exc:
+                    ended = self.server.wait(1) is not None
+                    failed[model] = f"Triton ended while it was loaded: {exc}" if ended else str(exc)
+                    if ended:
+                        break
+            else:
+                return failed
+
+    def _struck(self, model: str) -> bool:
+        deaths = self._deaths[model]
+        deaths.append(time.monotonic())
+        return len(deaths) == _STRIKES and deaths[-1] - deaths[0] < _STRIKES_WITHIN_S
+
+    def _close(self) -> None:
+        if self._health:
+            self._health.shutdown()
+            self._health.server_close()

@@ -1,0 +1,133 @@
+"""What a stranger on this machine can ask a server for, and does not get."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from tritium.client import InputError
+from tritium.server import ADMIN_GROUPS, TritonServer, running_servers
+
+from .conftest import DOUBLER_CONFIG, doubler
+
+PROOF = "stranger"
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    repository = tmp_path_factory.mktemp("repository")
+    (repository / "doubler" / "1").mkdir(parents=True)
+    (repository / "doubler" / "1" / "model.onnx").write_bytes(doubler())
+    (repository / "doubler" / "config.pbtxt").write_text(DOUBLER_CONFIG, encoding="utf-8")
+    with TritonServer(repository, onnx_backend="native") as server:
+        before = server.pid
+        yield server
+        assert (server.pid, server.wait(0)) == (before, None)
+
+
+@pytest.fixture(autouse=True)
+def unharmed(closed: TritonServer) -> Iterator[None]:
+    """After each attack the server answers, and right."""
+    yield
+    with closed.client() as client:
+        assert np.array_equal(client.model("doubler")(np.array([[1, 2]], np.float32)), [[2, 4]])
+
+
+def ask(server: TritonServer, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    with closing(http.client.HTTPConnection(server.http_url.removeprefix("http://"), timeout=30)) as connection:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request("POST", path, content, headers or {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+SHM = {"key": "/tritium-stranger", "offset": 0, "byte_size": 64}
+RESTRICTED = {
+    "index": ("/v2/repository/index", {}),
+    "load": ("/v2/repository/models/doubler/load", {}),
+    "load with a config": ("/v2/repository/models/doubler/load", {"parameters": {"config": "{}"}}),
+    "load with a file": ("/v2/repository/models/doubler/load", {"parameters": {"file:1/model.onnx": "AAAA"}}),
+    "load of a path": ("/v2/repository/models/..%2F..%2Fetc/load", {}),
+    "unload": ("/v2/repository/models/doubler/unload", {}),
+    "shared memory": ("/v2/systemsharedmemory/region/name/register", SHM),
+    "CUDA shared memory": ("/v2/cudasharedmemory/region/name/register", {}),
+    "no shared memory": ("/v2/systemsharedmemory/unregister", {}),
+    "the log": ("/v2/logging", {"log_verbose_level": 9}),
+    "traces": ("/v2/trace/setting", {"trace_level": ["TIMESTAMPS"]}),
+    "traces of a model": ("/v2/models/doubler/trace/setting", {"trace_level": ["TIMESTAMPS"]}),
+}
+
+
+@pytest.mark.parametrize("what", RESTRICTED)
+@pytest.mark.parametrize("headers", [{}, {"tritium-admin": "x"}, {"Tritium-Admin": ""}], ids=["none", "wrong", "empty"])
+def test_what_belongs_to_the_owner_is_refused(closed: TritonServer, what: str, headers: dict[str, str]) -> None:
+    path, body = RESTRICTED[what]
+    status, text = ask(closed, path, body, headers)
+    # Of a path that it does not know, Triton says so first.
+    assert status in (403, 404) if "%2F" in path else status == 403, text
+    assert closed.secret not in text
+
+
+@pytest.mark.parametrize("path", ["/v2/logging", "/v2/trace/setting"])
+def test_no_file_is_written_for_a_stranger(closed: TritonServer, path: str, tmp_path: Path) -> None:
+    file = tmp_path / PROOF
+    status, _ = ask(closed, path, {"log_file": str(file), "trace_file": str(file)})
+    assert status == 403
+    assert not file.exists()
+
+
+def test_grpc_refuses_the_same(closed: TritonServer) -> None:
+    with closing(tritonclient.grpc.InferenceServerClient(closed.grpc_url.removeprefix("grpc://"))) as client:
+        for attack in (
+            lambda: client.load_model("doubler", config="{}"),
+            lambda: client.load_model("doubler", config="{}", files={"file:1/model.onnx": b"x"}),
+            lambda: client.unload_model("doubler"),
+            client.get_model_repository_index,
+            lambda: client.register_system_shared_memory("name", "/tritium-stranger", 64),
+            lambda: client.update_log_settings({"log_verbose_level": 9}),
+            lambda: client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}),
+        ):
+            with pytest.raises(InferenceServerException, match="This protocol is restricted"):
+                attack()
+
+
+ODD_NAMES = ("..%2f..%2fetc%2fpasswd", "%2e%2e", "doubler%00", 300 * "a")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_no_models(closed: TritonServer, name: str) -> None:
+    assert ask(closed, f"/v2/models/{name}/infer", {"inputs": []})[0] in (400, 404)
+
+
+def test_an_input_in_unknown_shared_memory_names_no_key(closed: TritonServer) -> None:
+    region = {"shared_memory_region": PROOF, "shared_memory_byte_size": 8}
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": region}
+    status, text = ask(closed, "/v2/models/doubler/infer", {"inputs": [tensor]})
+    assert status in (400, 404)
+    assert "/dev/shm" not in text
+
+
+def test_endpoints_of_clouds_are_off(closed: TritonServer) -> None:
+    assert ask(closed, "/invocations", {})[0] in (400, 404)
+    assert ask(closed, "/models", {})[0] in (400, 404)
+
+
+def test_the_owner_may(closed: TritonServer) -> None:
+    (record,) = (record for record in running_servers() if record.http_url == closed.http_url)
+    assert record.secret == closed.secret
+    assert record.secret not in repr(record)
+    assert ask(closed, "/v2/repository/index", {}, {"tritium-admin": record.secret})[0] == 200
+
+
+def test_a_group_that_there_is_not_is_refused_with_those_there_are(closed: TritonServer) -> None:
+    with pytest.raises(InputError, match=f"may have {', '.join(ADMIN_GROUPS)}, got 'shared-memry'"):
+        TritonServer(closed.repository.path, open_groups=["shared-memry"])

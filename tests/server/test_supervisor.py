@@ -1,0 +1,228 @@
+"""A supervisor on a real Triton whose processes are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from onnx import TensorProto, helper
+
+from tritium.client import Client, Retries, ServerError
+from tritium.server import ModelState, PortInUseError, Supervisor, TritonServer
+
+from .conftest import DOUBLER_CONFIG, doubler, onnx_bytes, wait_until
+
+MODELS = ("first", "second")
+# Read so often, 200 requests a second are sent.
+RATE_HZ = 200
+
+
+def tripler() -> bytes:
+    """y = x + x + x, in float32."""
+    tensors = [("x", TensorProto.FLOAT, ("batch", 2))], [("y", TensorProto.FLOAT, ("batch", 2))]
+    return onnx_bytes([helper.make_node("Sum", ["x", "x", "x"], ["y"])], *tensors)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name in MODELS:
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "model.onnx").write_bytes(doubler())
+        (tmp_path / name / "config.pbtxt").write_text(DOUBLER_CONFIG, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def supervisor(repository: Path, request: pytest.FixtureRequest) -> Iterator[Supervisor]:
+    backend = getattr(request, "param", "python")
+    with Supervisor(TritonServer(repository, onnx_backend=backend), progress=print) as running:
+        yield running
+
+
+def stub_of(server: TritonServer, model: str) -> psutil.Process:
+    (stub,) = (
+        child for child in psutil.Process(server.pid).children() if any(f"{model}_0_0" == a for a in child.cmdline())
+    )
+    return stub
+
+
+def ask(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as exc:
+        return exc.code, json.loads(exc.read())
+
+
+def metric(supervisor: Supervisor, line: str) -> float:
+    with urllib.request.urlopen(f"{supervisor.url}/metrics", timeout=10) as response:
+        values = dict(text.rsplit(" ", 1) for text in response.read().decode().splitlines() if text[0] != "#")
+    return float(values.get(line, 0))
+
+
+@contextmanager
+def loaded(url: str, *models: str) -> Iterator[dict[str, Future[tuple[int, list[str]]]]]:
+    """Load models during the block; afterwards the right answers and the failures of each are there."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(len(models)) as pool:
+        try:
+            yield {model: pool.submit(load_until, stop, url, model) for model in models}
+        finally:
+            stop.set()
+
+
+def load_until(stop: threading.Event, url: str, model: str) -> tuple[int, list[str]]:
+    """Right answers and failures of a client that sends at the rate, with retries, until it is told to stop."""
+    right, failures = 0, []
+    row = np.array([[1, 2]], np.float32)
+    retries = Retries(attempts=40, backoff_s=0.1, max_backoff_s=0.5, budget=10_000)
+    with Client(url, timeout_s=30, retries=retries) as client:
+        handle = client.model(model)
+        while not stop.wait(1 / RATE_HZ):
+            try:
+                assert np.array_equal(handle(row), 2 * row)
+                right += 1
+            except ServerError as exc:
+                failures.append(str(exc))
+    return right, failures
+
+
+def test_a_killed_backend_process_is_noticed_and_healed_while_its_siblings_go_on(supervisor: Supervisor) -> None:
+    server = supervisor.server
+    with loaded(server.http_url, *MODELS) as loads:
+        stub_of(server, "first").kill()
+        killed_s = time.monotonic()
+        wait_until(lambda: metric(supervisor, 'tritium_model_heals_total{model="first"}') == 1, timeout_s=10)
+        healed_s = time.monotonic() - killed_s
+    answered = {model: future.result() for model, future in loads.items()}
+    assert healed_s < 10
+    assert answered["second"][1] == []
+    assert all(right > 0 for right, _ in answered.values())
+    assert supervisor.states()["second"].state is ModelState.READY
+    with server.client() as client:
+        assert np.array_equal(client.model("first")(np.array([[3, 4]], np.float32)), [[6, 8]])
+
+
+@pytest.mark.parametrize("supervisor", ["native", "python"], indirect=True)
+def test_a_killed_triton_serves_again_on_the_same_ports_with_nothing_left_over(supervisor: Supervisor) -> None:
+    server = supervisor.server
+    urls, old = (server.http_url, server.grpc_url), psutil.Process(server.pid)
+    orphans = old.children()
+    old.kill()
+    wait_until(lambda: server.pid != old.pid and ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=20)
+    assert (server.http_url, server.grpc_url) == urls
+    wait_until(lambda: not any(orphan.is_running() and orphan.status() != "zombie" for orphan in orphans))
+    for url in urls:
+        with Client(url) as client:
+            assert np.array_equal(client.model("second")(np.array([[3, 4]], np.float32)), [[6, 8]])
+    assert metric(supervisor, "tritium_triton_restarts_total") == 1
+
+
+def test_a_model_that_keeps_dying_is_quarantined_until_it_is_reloaded(supervisor: Supervisor) -> None:
+    server = supervisor.server
+    for heals in (1, 2, 3):
+        stub_of(server, "first").kill()
+        wait_until(lambda: metric(supervisor, 'tritium_model_heals_total{model="first"}') == heals)  # noqa: B023
+    stub_of(server, "first").kill()
+    wait_until(lambda: supervisor.states()["first"].state is ModelState.QUARANTINED)
+    status, document = ask(f"{supervisor.url}/ready/first")
+    assert status == 503
+    assert "backend processes died, the 4th time" in document["models"]["first"]["reason"]
+    assert ask(f"{supervisor.url}/ready/second")[0] == 200
+    assert ask(f"{supervisor.url}/ready")[0] == 503
+    assert ask(f"{supervisor.url}/ready/third")[0] == 404
+    supervisor.reload("first")
+    assert ask(f"{supervisor.url}/ready")[0] == 200
+
+
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_a_restart_quarantines_a_model_that_became_bad_and_serves_the_others(supervisor: Supervisor) -> None:
+    server = supervisor.server
+    (server.repository.path / "first" / "1" / "model.onnx").write_bytes(b"half a file")
+    with pytest.raises(ServerError, match="first"):
+        supervisor.reload("first")
+    # What was loaded goes on, until Triton has to start again.
+    assert supervisor.states()["first"].state is ModelState.READY
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: supervisor.states()["first"].state is ModelState.QUARANTINED, timeout_s=20)
+    wait_until(lambda: supervisor.states()["second"].state is ModelState.READY, timeout_s=20)
+    with server.client() as client:
+        assert np.array_equal(client.model("second")(np.array([[3, 4]], np.float32)), [[6, 8]])
+
+
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_a_triton_that_hangs_is_started_again(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritium.server._supervisor._HANG_S", 2.0)
+    old = supervisor.server.pid
+    os.kill(old, signal.SIGSTOP)
+    wait_until(lambda: supervisor.server.pid != old and ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=30)
+    assert not psutil.pid_exists(old)
+
+
+@pytest.mark.parametrize("supervisor", ["python"], indirect=True)
+def test_a_busy_machine_is_no_death(supervisor: Supervisor) -> None:
+    spinning = [psutil.Popen(["python3", "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        with supervisor.server.client() as client:
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline:
+                client.model("first")(np.array([[3, 4]], np.float32))
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+    assert metric(supervisor, "tritium_triton_restarts_total") == 0
+    assert metric(supervisor, 'tritium_model_heals_total{model="first"}') == 0
+    assert all(report.state is ModelState.READY for report in supervisor.states().values())
+
+
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_reloads_under_traffic_fail_no_request_and_mix_no_versions(supervisor: Supervisor) -> None:
+    folder = supervisor.server.repository.path / "first"
+    (folder / "2").mkdir()
+    (folder / "2" / "model.onnx").write_bytes(tripler())
+    rows, stop, seen = np.arange(8, dtype=np.float32).reshape(4, 2) + 1, threading.Event(), set()
+
+    def send() -> None:
+        with Client(supervisor.server.http_url) as client:
+            handle = client.model("first")
+            while not stop.is_set():
+                answer = handle(rows)
+                assert np.array_equal(answer, 2 * rows) or np.array_equal(answer, 3 * rows)
+                seen.add(float(answer[0, 0]))
+
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            sending = [pool.submit(send) for _ in range(4)]
+            for turn in range(100):
+                policy = f"version_policy {{ specific {{ versions: {1 + turn % 2} }} }}"
+                (folder / "config.pbtxt").write_text(f"{DOUBLER_CONFIG}{policy}\n", encoding="utf-8")
+                supervisor.reload("first")
+        finally:
+            stop.set()
+    for thread in sending:
+        thread.result()
+    assert seen == {2.0, 3.0}
+    assert metric(supervisor, 'tritium_model_reloads_total{model="first",outcome="done"}') == 100
+
+
+def test_a_health_port_in_use_is_named_before_anything_starts(repository: Path, supervisor: Supervisor) -> None:
+    port = int(supervisor.url.rpartition(":")[2])
+    with (
+        pytest.raises(PortInUseError, match=f"Port {port} \\(health\\) is in use"),
+        Supervisor(TritonServer(repository), health_port=port),
+    ):
+        pass
