@@ -34,7 +34,7 @@ def inference_count(server: TritonServer, model: str) -> int:
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_every_answer_of_every_model_is_right(zoo: Repository, server: TritonServer, protocol: str) -> None:
     before = {model: inference_count(server, model) for model in zoo.models()}
-    result = run_suite("smoke", url=url(server, protocol), repository=zoo, users=4, duration_s=1)
+    result = run_suite("smoke", url=url(server, protocol), repository=zoo, users=4, duration_s=4)
     assert result.ok
     assert (result.suite, result.url, result.users) == ("smoke", url(server, protocol), 4)
     assert (result.failures, result.wrong, dict(result.errors)) == (0, 0, {})
@@ -50,7 +50,7 @@ def test_every_answer_of_every_model_is_right(zoo: Repository, server: TritonSer
 
 def test_only_the_models_asked_for_are_sent_to(zoo: Repository, server: TritonServer) -> None:
     before = {model: inference_count(server, model) for model in zoo.models()}
-    result = run_suite("smoke", url=server.http_url, repository=zoo.path, models=["digits_mlp"], users=1, duration_s=1)
+    result = run_suite("smoke", url=server.http_url, repository=zoo.path, models=["digits_mlp"], users=1, duration_s=4)
     assert result.ok
     grown = [model for model, count in before.items() if inference_count(server, model) > count]
     assert grown == ["digits_mlp"]
@@ -69,7 +69,7 @@ def test_wrong_answers_are_found_and_counted(tampered: Repository, server: Trito
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_where_nobody_listens_each_user_fails_once_and_gives_up(zoo: Repository, silent_port: int, scheme: str) -> None:
     address = f"{scheme}://127.0.0.1:{silent_port}"
-    result = run_suite("smoke", url=address, repository=zoo, users=3, duration_s=1)
+    result = run_suite("smoke", url=address, repository=zoo, users=3, duration_s=4)
     assert not result.ok
     assert (result.requests, result.failures, result.wrong) == (3, 3, 0)
     (error,) = result.errors
@@ -81,7 +81,7 @@ def test_a_server_that_never_answers_holds_nobody_beyond_the_duration(
     zoo: Repository, mute_port: int, scheme: str
 ) -> None:
     started = time.monotonic()
-    result = run_suite("smoke", url=f"{scheme}://127.0.0.1:{mute_port}", repository=zoo, users=2, duration_s=1)
+    result = run_suite("smoke", url=f"{scheme}://127.0.0.1:{mute_port}", repository=zoo, users=2, duration_s=4)
     assert time.monotonic() - started < 15
     assert not result.ok
     assert result.requests == result.failures
@@ -95,7 +95,7 @@ def test_a_model_that_the_server_does_not_serve_fails_for_each_user(
     config = repository.config("digits_mlq")
     config.name = "digits_mlq"
     (repository.path / "digits_mlq/config.pbtxt").write_text(config_text(config), encoding="utf-8")
-    result = run_suite("smoke", url=server.http_url, repository=repository, users=2, duration_s=1)
+    result = run_suite("smoke", url=server.http_url, repository=repository, users=2, duration_s=4)
     assert not result.ok
     assert (result.requests, result.failures, result.wrong) == (2, 2, 0)
     (error,) = result.errors
@@ -105,12 +105,12 @@ def test_a_model_that_the_server_does_not_serve_fails_for_each_user(
 
 def test_a_model_that_the_repository_does_not_have_is_refused(zoo: Repository) -> None:
     with pytest.raises(InputError, match=r"no model 'digits_cnm'.*Did you mean 'digits_cnn'\?"):
-        run_suite("smoke", url=NOWHERE, repository=zoo, models=["digits_cnm"], users=1, duration_s=1)
+        run_suite("smoke", url=NOWHERE, repository=zoo, models=["digits_cnm"], users=1, duration_s=4)
 
 
 def test_a_repository_without_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no models"):
-        run_suite("smoke", url=NOWHERE, repository=tmp_path, users=1, duration_s=1)
+        run_suite("smoke", url=NOWHERE, repository=tmp_path, users=1, duration_s=4)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_locust_that_ends_without_a_result_is_an_error_with_its_last_words(
 ) -> None:
     program(monkeypatch, "print('out of memory'); raise SystemExit(3)")
     with pytest.raises(LoadError, match="exit code 3:\nout of memory"):
-        run_suite("smoke", url=NOWHERE, repository=zoo, users=1, duration_s=1)
+        run_suite("smoke", url=NOWHERE, repository=zoo, users=1, duration_s=4)
 
 
 def test_locust_that_does_not_end_is_killed(zoo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_missing_locust_is_named_with_the_command_that_brings_it(
 ) -> None:
     program(monkeypatch, "raise SystemExit('No module named locust')")
     with pytest.raises(MissingExtraError, match=r"'locust'.*pip install 'tritium\[loadtest\]'"):
-        run_suite("smoke", url=NOWHERE, repository=zoo, users=1, duration_s=1)
+        run_suite("smoke", url=NOWHERE, repository=zoo, users=1, duration_s=4)
 
 
 def test_a_run_leaves_no_files_behind(
@@ -206,5 +206,5 @@ def test_answers_are_judged_by_the_version_that_is_served(copy_of: Callable[[str
         outputs = {name: 1 - array for name, array in golden.outputs.items()}
         GoldenCases(golden.inputs, outputs).save(newer / "golden.npz", [*input_specs(config), *output_specs(config)])
         Manifest.load(newer).with_files(newer).save(newer)
-        result = run_suite("smoke", url=server.http_url, repository=repository, users=2, duration_s=1)
+        result = run_suite("smoke", url=server.http_url, repository=repository, users=2, duration_s=4)
     assert result.ok, result.errors
