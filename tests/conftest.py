@@ -13,7 +13,6 @@ import boto3
 import pytest
 from filelock import FileLock
 from moto.server import ThreadedMotoServer
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tritium.client import Client
 from tritium.exporters.zoo import MODELS, Built, build
@@ -53,6 +52,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each lane to one worker, where `--dist loadgroup` asks for groups."""
     if config.getoption("dist") != "loadgroup":
         return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
     scheduler = LoadScopeScheduling(config, log)
     scheduler._split_scope = lane
     return scheduler

@@ -18,9 +18,9 @@ from ._shared import json_option, print_json, repository_option, say
 def command(to: str, repository: Path, models: tuple[str, ...], as_json: bool) -> None:
     """Copy models to a repository in S3.
 
-    TO is s3://bucket/prefix, or s3://http://host:port/bucket/prefix for an endpoint of your own, from where Triton and
-    `tritium serve` read it. What is there already is not sent again, and everything is verified as it lies there. Exits
-    1 if a version is there with other content; nothing was sent then.
+    TO is s3://bucket/prefix, or s3://http://host:port/bucket/prefix for an endpoint of your own, from where the GPU
+    container's Triton reads it. What is there already is not sent again, and everything is verified as it lies there.
+    Exits 1 if a version is there with other content; nothing was sent then.
     """
     from tritium.repository import Repository, S3Repository
 

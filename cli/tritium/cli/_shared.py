@@ -95,7 +95,7 @@ def reload_running(repository: Path, model: str) -> list[str]:
 
     reloaded = []
     for running in running_servers():
-        if running.supervisor_url and Path(running.repository) == repository.absolute():
+        if running.supervisor_url and Path(running.repository).resolve() == repository.resolve():
             reload_model(running, model)
             reloaded.append(running.http_url)
     return reloaded

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,9 +19,9 @@ from urllib.parse import unquote
 
 from tritium.client import TritiumError
 
+from ._access import ADMIN_HEADER
 from ._states import ModelReport, ModelState, States
 
-ADMIN_HEADER = "tritium-admin"
 _IDLE_S = 10.0
 
 
@@ -43,7 +44,9 @@ class HealthServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay silent: whoever closes a connection early is no error of ours."""
+        """Stay silent where somebody closed a connection early: that is no error of ours."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

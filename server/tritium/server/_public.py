@@ -1,5 +1,6 @@
 """What `tritium.server` publishes; the package loads this at the first use of any of it."""
 
+from ._access import ADMIN_GROUPS, admin_headers
 from ._doctor import DEFAULT_PORTS, Finding, diagnose
 from ._errors import (
     ModelLoadError,
@@ -15,7 +16,7 @@ from ._native import NativeBackend, install_native_backend
 from ._reload import reload_model
 from ._runs import RunningServer, running_servers
 from ._runtime import Runtime, install_runtime, installed_runtime, remove_runtime
-from ._server import ADMIN_GROUPS, TritonServer, admin_headers
+from ._server import TritonServer
 from ._states import ModelReport, ModelState
 from ._supervisor import Supervisor
 

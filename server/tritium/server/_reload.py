@@ -6,8 +6,8 @@ import http.client
 import json
 from urllib.parse import quote, urlsplit
 
+from ._access import ADMIN_HEADER
 from ._errors import ReloadError
-from ._health import ADMIN_HEADER
 from ._runs import RunningServer
 
 

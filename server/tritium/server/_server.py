@@ -19,6 +19,7 @@ from typing import IO
 from tritium.client import Client, InputError, TritiumError
 from tritium.repository import ConfigError, Repository, cache_dir, check_loadable
 
+from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
 from ._errors import ModelLoadError, PortInUseError, StartError
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
@@ -35,9 +36,6 @@ _PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUD
 _PORT_TRIES = 3
 _SHELL_SAFE = re.compile(r"[\w/.+-]+", re.ASCII)
 _KINDS = ("http", "grpc", "metrics")
-# What only the owner of a server may do, as Triton names it. Configs and statistics stay readable: clients need them.
-ADMIN_GROUPS = ("shared-memory", "model-repository", "trace", "logging")
-_ADMIN_KEY = "tritium-admin"
 
 
 class TritonServer:
@@ -329,7 +327,7 @@ class TritonServer:
         for kind, port in self._ports.items():
             flags |= {f"{kind}-address": self._address, f"{kind}-port": port}
         if self._closed_groups:
-            closed = f"{','.join(self._closed_groups)}:{_ADMIN_KEY}={self._secret}"
+            closed = f"{','.join(self._closed_groups)}:{ADMIN_HEADER}={self._secret}"
             flags |= dict.fromkeys(("http-restricted-api", "grpc-restricted-protocol"), closed)
         command = [str(runtime.binary), *(f"--{name}={value}" for name, value in flags.items())]
         command += [f"--load-model={model}" for model in models]
@@ -403,11 +401,6 @@ class TritonServer:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._alive.close()
         return code
-
-
-def admin_headers(url: str, secret: str) -> dict[str, str]:
-    """What a client sends along to administer a server at this URL."""
-    return {f"triton-grpc-protocol-{_ADMIN_KEY}" if url.startswith("grpc") else _ADMIN_KEY: secret}
 
 
 def load_failures(log: Sequence[str]) -> dict[str, str]:

@@ -76,11 +76,12 @@ class Supervisor:
         threading.Thread(target=health.serve_forever, name="triton-health", daemon=True).start()
         try:
             self.server.start(supervisor_url=self.url)
+            for model in self.server.models:
+                self._serving(model)
         except BaseException:
+            self.server.stop()
             self._close()
             raise
-        for model in self.server.models:
-            self._serving(model)
         self._started_s = self._answered_s = time.monotonic()
         self._thread.start()
         return self
@@ -144,9 +145,9 @@ class Supervisor:
             try:
                 with self._changing:
                     self._look()
-            except TritiumError as exc:
-                # Triton may end while it is asked; the next look sees it.
-                self._progress(f"The supervisor goes on after: {exc}")
+            except Exception as exc:
+                # Triton may end while it is asked, which the next look sees; and nothing must end the watch.
+                self._progress(f"The supervisor goes on after {type(exc).__name__}: {exc}")
 
     def _look(self) -> None:
         code = self.server.wait(0)
