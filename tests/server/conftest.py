@@ -139,7 +139,8 @@ def onnx_server(folder: Path, write_model: WriteModel, request: pytest.FixtureRe
     """A server with each ONNX backend in turn, over one model; tests load what they need with `serve`."""
     name = f"doubler_{request.param}"
     write_model(name, doubler(), DOUBLER_CONFIG)
-    with TritonServer(folder, models=[name], onnx_backend=request.param) as running:
+    open_groups = ["shared-memory"]  # raw clients of some tests use it
+    with TritonServer(folder, models=[name], onnx_backend=request.param, open_groups=open_groups) as running:
         assert running.onnx_backend == request.param
         yield running
         assert running.wait(0) is None, "\n".join(["Triton died:", *running.log.read_text().splitlines()[-40:]])

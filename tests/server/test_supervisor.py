@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 
 from tritium.client import Client, Retries, ServerError
 from tritium.server import ModelState, PortInUseError, Supervisor, TritonServer
+from tritium.server._stubs import live_stubs
 
 from .conftest import DOUBLER_CONFIG, doubler, onnx_bytes, wait_until
 
@@ -114,6 +115,16 @@ def test_a_killed_backend_process_is_noticed_and_healed_while_its_siblings_go_on
     assert supervisor.states()["second"].state is ModelState.READY
     with server.client() as client:
         assert np.array_equal(client.model("first")(np.array([[3, 4]], np.float32)), [[6, 8]])
+
+
+def test_a_backend_process_that_dies_as_soon_as_its_model_is_loaded_is_noticed_all_the_same(
+    supervisor: Supervisor,
+) -> None:
+    with supervisor._changing:
+        stub_of(supervisor.server, "first").kill()
+        wait_until(lambda: not live_stubs(supervisor.server.pid)["first"])
+        supervisor._serving("first")
+    wait_until(lambda: metric(supervisor, 'tritium_model_heals_total{model="first"}') == 1)
 
 
 @pytest.mark.parametrize("supervisor", ["native", "python"], indirect=True)

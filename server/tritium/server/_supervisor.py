@@ -10,6 +10,7 @@ from types import TracebackType
 from tritium.client import InputError, TritiumError
 from tritium.repository import served_versions
 
+from ._backends import PYTHON_BASED
 from ._errors import PortInUseError, StartError
 from ._health import HealthServer
 from ._runtime import Progress, silent
@@ -182,22 +183,29 @@ class Supervisor:
             if self.server.wait(0) is None:
                 self._quarantine(model, f"{reason}, and it does not load: {exc}")
             return
-        self._states.heals.labels(model).inc()
         self._serving(model)
+        self._states.heals.labels(model).inc()
         self._progress(f"{model} is serving again")
 
     def _serving(self, model: str) -> None:
-        """A model was loaded: it is ready, with so many backend processes as its config asks for."""
-        if live_stubs(self.server.pid)[model]:
-            with self.server.client() as client:
-                handle = client.model(model)
+        """A model was loaded: it is ready, and has the backend processes that its config asks for."""
+        with self.server.client() as client:
+            handle = client.model(model)
+            # By the config, not by counting: a process may have died already, and those of an older version may be
+            # there for some time yet.
+            if self._runs_within(handle.config["backend"]):
+                self._stubs[model] = 0
+            else:
                 groups = handle.config["instance_group"]
                 instances = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", ()))) for group in groups)
-                # Those of versions before it may be there for some time yet: counting what is there would not do.
                 self._stubs[model] = instances * len(handle.metadata.versions)
-        else:
-            self._stubs[model] = 0
         self._states.set(model, ModelState.READY)
+
+    def _runs_within(self, backend: str) -> bool:
+        """Whether models of a backend run within Triton's own process."""
+        if backend == "onnxruntime":
+            return self.server.onnx_backend == "native"
+        return backend not in ("python", *PYTHON_BASED)
 
     def _unload(self, model: str) -> None:
         """Take a model away; one with a request in the process that died never ends, and is left where it is."""

@@ -24,7 +24,7 @@ import grpc
 
 from tritium.client import ServerError, TritiumError
 from tritium.repository import config_text
-from tritium.server import TritonServer
+from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .hostile import good, make
 from .models import Subject
@@ -55,7 +55,7 @@ class FuzzServer(TritonServer):
     ) -> None:
         # An error of Triton's that names a file leaves the C library's locale locked under the sanitizers, and then it
         # never gets through its exit; what was asked for has been counted by then.
-        super().__init__(repository, onnx_backend="native", shutdown_timeout_s=1.0)
+        super().__init__(repository, onnx_backend="native", open_groups=ADMIN_GROUPS, shutdown_timeout_s=1.0)
         self._backends = backends
         self._variables = dict(variables or {})
 
