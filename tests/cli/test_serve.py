@@ -8,13 +8,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -27,93 +23,11 @@ from tritium.client import AccessDeniedError, Client
 from tritium.repository import Repository, load_golden, promote
 from tritium.server import TritonServer
 
-DEADLINE_S = 60.0
+from .conftest import DEADLINE_S, FREE_PORTS, left
+
 ONNXRUNTIME = next(package.version for package in distributions() if package.name in ("onnxruntime", "onnxruntime-gpu"))
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--health-port", "0"]
 
 Spawn = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@dataclass
-class Serving:
-    """A `tritium serve` that is running, and what it has printed so far."""
-
-    process: subprocess.Popen[bytes]
-    out: Path
-    err: Path
-
-    def wait_for(self, what: str, found: Callable[[], Any]) -> Any:
-        """What `found` returns, as soon as it returns something."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not (value := found()):
-            # This is also how the loop pauses: it goes on at once if the process ends.
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.02)
-                value = found()
-                assert value, f"it ended without {what}:\n{self.out.read_text()}\n{self.err.read_text()}"
-                return value
-            assert time.monotonic() < deadline, f"{what} did not come:\n{self.out.read_text()}\n{self.err.read_text()}"
-        return value
-
-    def document(self) -> dict[str, Any]:
-        """The document that says that it is ready."""
-
-        def whole() -> dict[str, Any] | None:
-            try:
-                found: dict[str, Any] = json.loads(self.out.read_text())
-            except ValueError:  # nothing or half of it
-                return None
-            return found
-
-        found: dict[str, Any] = self.wait_for("a ready document", whole)
-        return found
-
-    def banner(self) -> str:
-        """What it tells people when it is ready."""
-        self.wait_for("a banner", lambda: "Ctrl-C stops it." in self.err.read_text())
-        return self.err.read_text()
-
-    def started(self) -> list[psutil.Process]:
-        """Every process below it."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def shared_memory(self) -> list[str]:
-        """What lies in shared memory under its process id."""
-        return [path.name for path in Path("/dev/shm").glob(f"tritium-{self.process.pid}-*")]
-
-
-@pytest.fixture
-def serve(zoo: Repository, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Starts `tritium serve` on free ports; it is stopped with the block that it is used in."""
-
-    @contextmanager
-    def running(*arguments: object, repository: Path = zoo.path) -> Iterator[Serving]:
-        command = [sys.executable, "-m", "tritium.cli", "serve", "--repository", repository, *FREE_PORTS, *arguments]
-        out, err = tmp_path / "out.txt", tmp_path / "err.txt"
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen([str(part) for part in command], stdout=stdout, stderr=stderr)
-        try:
-            yield Serving(process, out, err)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(DEADLINE_S)
-
-    # Where the tests run in the background of a script, Ctrl-C is ignored, and a child would inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield running
-    signal.signal(signal.SIGINT, before)
-
-
-def left(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; what has ended and waits for somebody to take note of it does not."""
-
-    def runs(process: psutil.Process) -> bool:
-        with suppress(psutil.NoSuchProcess):
-            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        return False
-
-    return [process for process in processes if runs(process)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -101,9 +101,10 @@ def command(
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
-                # Stopping has an end of its own, and a second signal must not cut it short.
+                # Stopping has an end of its own, which only who is in a hurry cuts short.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, lambda _signal, _frame: server.kill())
+                say("Stopping, with an answer to all that was accepted; Ctrl-C again ends it at once")
                 raise
     except KeyboardInterrupt:
         say("Stopped")

@@ -28,6 +28,7 @@ class BoundProcess:
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path) -> None:
         self.log = log
+        self._asked_to_end = False
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         started: Future[subprocess.Popen[str]] = Future()
         self._reader = threading.Thread(
@@ -52,11 +53,20 @@ class BoundProcess:
         except subprocess.TimeoutExpired:
             return None
 
+    def terminate(self) -> None:
+        """Ask the program to end, once."""
+        if not self._asked_to_end:
+            self._asked_to_end = True
+            self._popen.terminate()
+
+    def kill(self) -> None:
+        """End the program at once; what it started is left to `stop`."""
+        self._popen.kill()
+
     def stop(self, timeout_s: float) -> int:
         """Ask the program to end, and end it and all that it started if it has not after `timeout_s`."""
-        if self.exit_code() is None:
-            self._popen.send_signal(signal.SIGTERM)
-            self.wait(timeout_s)
+        self.terminate()
+        self.wait(timeout_s)
         with suppress(ProcessLookupError):  # as it should be: it left nothing behind
             os.killpg(self.pid, signal.SIGKILL)
         code = self._popen.wait()

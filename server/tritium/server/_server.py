@@ -21,6 +21,7 @@ from tritium.repository import ConfigError, Repository, cache_dir, check_loadabl
 
 from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
+from ._drain import end_in_order
 from ._errors import ModelLoadError, PortInUseError, StartError
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess
@@ -213,12 +214,19 @@ class TritonServer:
         return _says(self._ports["http"], "live")
 
     def stop(self) -> int | None:
-        """Stop Triton: what it accepted is answered, for at most the shutdown timeout. Nothing of it is left behind.
+        """Stop Triton: it takes no more and answers what it took, for at most the shutdown timeout; nothing is left.
+
+        Connections that nobody uses do not hold it.
 
         Returns:
             Triton's exit code; None if it was not running.
         """
         return self._end(keep_log=False)
+
+    def kill(self) -> None:
+        """End Triton at once: what is under way gets no answer. What it leaves is tidied up by :meth:`stop`."""
+        if self._process is not None:
+            self._process.kill()
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for Triton to end by itself; its exit code, or None if it is still running after `timeout_s`."""
@@ -394,7 +402,7 @@ class TritonServer:
         if self._process is None:
             return None
         # A little more than Triton itself allows for what is under way.
-        code = self._process.stop(self._shutdown_timeout_s + 5)
+        code = end_in_order(self._process, self._ports, self._shutdown_timeout_s + 5)
         self._process = None
         sweep_shm(self._id)
         if not keep_log:

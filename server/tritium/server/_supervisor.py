@@ -60,6 +60,7 @@ class Supervisor:
         self._stubs: dict[str, int] = {}
         self._deaths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_STRIKES))
         self._quick_restarts = 0
+        self._restarting = False
         self._started_s = self._answered_s = 0.0
         self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
         self._health: HealthServer | None = None
@@ -92,8 +93,13 @@ class Supervisor:
     ) -> None:
         """Stop watching, then stop Triton in order."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(_LOOK_S)
+        while self._restarting and self._thread.is_alive():
+            # What only starts has nothing to answer.
+            self.server.kill()
+            self._thread.join(_LOOK_S)
         self.server.stop()
+        self._thread.join()
         self._close()
 
     @property
@@ -148,6 +154,8 @@ class Supervisor:
                     self._look()
             except Exception as exc:
                 # Triton may end while it is asked, which the next look sees; and nothing must end the watch.
+                if self._stopping.is_set():
+                    return
                 self._progress(f"The supervisor goes on after {type(exc).__name__}: {exc}")
 
     def _look(self) -> None:
@@ -163,7 +171,7 @@ class Supervisor:
     def _heal_the_dead(self) -> None:
         alive = live_stubs(self.server.pid)
         for model, report in self._states.all().items():
-            if report.state is ModelState.QUARANTINED:
+            if report.state is ModelState.QUARANTINED or self._stopping.is_set():
                 continue
             wanted = self._stubs.get(model, 0)
             if alive[model] < wanted:
@@ -225,6 +233,8 @@ class Supervisor:
             self.server.unload(model)
 
     def _restart(self, reason: str) -> None:
+        if self._stopping.is_set():  # it ends because it shall
+            return
         steady = time.monotonic() - self._started_s > _STEADY_S
         self._quick_restarts = 0 if steady else self._quick_restarts + 1
         pause_s = _BACKOFF_S[min(self._quick_restarts, len(_BACKOFF_S)) - 1] if self._quick_restarts else 0.0
@@ -232,14 +242,14 @@ class Supervisor:
         for model in served:
             self._states.set(model, ModelState.DEGRADED, reason)
         self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""))
-        if self._stopping.wait(pause_s):
-            return
-        self._states.restarts.inc()
+        self._restarting = True
         try:
-            failed = self.server.restart(served)
-        except StartError as exc:
-            self._progress(f"Triton did not start again: {exc}")
-            failed = self._start_one_by_one(served)
+            if self._stopping.wait(pause_s):
+                return
+            self._states.restarts.inc()
+            failed = self._started_again(served)
+        finally:
+            self._restarting = False
         self._started_s = self._answered_s = time.monotonic()
         for model in served:
             if model in failed:
@@ -247,6 +257,16 @@ class Supervisor:
             else:
                 self._serving(model)
         self._progress(f"Triton is serving again, {len(served) - len(failed)} of {len(served)} models")
+
+    def _started_again(self, models: list[str]) -> dict[str, str]:
+        """Start Triton with these models; why some are not served, by name."""
+        try:
+            return self.server.restart(models)
+        except StartError as exc:
+            if self._stopping.is_set():
+                raise
+            self._progress(f"Triton did not start again: {exc}")
+            return self._start_one_by_one(models)
 
     def _start_one_by_one(self, models: list[str]) -> dict[str, str]:
         """Start Triton with nothing and load each model alone, so that one that ends it is known by name."""
