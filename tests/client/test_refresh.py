@@ -18,6 +18,7 @@ from tritium.client import (
     ModelNotReadyError,
     Outputs,
     RequestRecord,
+    ServerError,
     TensorSpec,
 )
 from tritium.server import ADMIN_GROUPS, TritonServer
@@ -276,6 +277,20 @@ def test_model_that_this_client_loads_again_is_known_as_it_is_now(model: Publish
         model.write(3)
         client.load(model.name)
         assert handle.metadata.inputs[0].shape == (-1, 3)
+
+
+def test_model_that_is_loaded_with_a_config_of_its_own_does_not_ask_for_that_of_its_folder(
+    model: Published, url: str
+) -> None:
+    with Client(url) as client:
+        handle = client.model(model.name)
+        config = handle.config | {"max_batch_size": 3}
+        (model.folder / "config.pbtxt").write_text("no config at all", encoding="utf-8")
+        with pytest.raises(ServerError):
+            client.load(model.name)
+        client.load(model.name, config=config)
+        assert handle.config["max_batch_size"] == 3
+        np.testing.assert_array_equal(handle(TWO), TWO)
 
 
 def test_model_that_was_taken_away_and_came_back_is_used_again(model: Published, url: str) -> None:

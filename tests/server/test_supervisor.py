@@ -174,6 +174,36 @@ def test_a_restart_quarantines_a_model_that_became_bad_and_serves_the_others(sup
         assert np.array_equal(client.model("second")(np.array([[3, 4]], np.float32)), [[6, 8]])
 
 
+@pytest.mark.parametrize("supervisor", ["native", "python"], indirect=True)
+@pytest.mark.parametrize("bad", ["version", "config"])
+def test_what_was_served_goes_on_after_a_restart_and_a_heal_where_the_repository_has_something_bad_now(
+    supervisor: Supervisor, bad: str
+) -> None:
+    server, row = supervisor.server, np.array([[3, 4]], np.float32)
+    folder = server.repository.path / "first"
+    if bad == "version":
+        (folder / "2").mkdir()
+        (folder / "2" / "model.onnx").write_bytes(b"half a file")
+    else:
+        (folder / "config.pbtxt").write_text("no config at all", encoding="utf-8")
+    if server.onnx_backend == "python":
+        stub_of(server, "first").kill()
+    else:
+        os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: "as it was before" in supervisor.states()["first"].reason, timeout_s=20)
+    wait_until(lambda: ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=20)
+    with server.client() as client:
+        first = client.model("first")
+        assert np.array_equal(first(row), 2 * row)
+        if bad == "version":
+            (folder / "2" / "model.onnx").write_bytes(tripler())
+        else:
+            (folder / "config.pbtxt").write_text(DOUBLER_CONFIG, encoding="utf-8")
+        supervisor.reload("first")
+        assert np.array_equal(client.model("first")(row), (3 if bad == "version" else 2) * row)
+    assert supervisor.states()["first"].reason == ""
+
+
 @pytest.mark.parametrize("supervisor", ["native"], indirect=True)
 def test_a_triton_that_hangs_is_started_again(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tritium.server._supervisor._HANG_S", 2.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -149,20 +149,21 @@ class AsyncClient(BaseClient[AsyncTransport]):
             await asyncio.sleep(max(0.0, min(POLL_S, deadline.left_s())))
         raise self._never_ready(model, deadline, reason) from reason
 
-    async def load(self, name: str, *, timeout_s: float = 300.0) -> None:
+    async def load(self, name: str, *, config: Mapping[str, Any] | None = None, timeout_s: float = 300.0) -> None:
         """Load a model, or load it again with the versions that its folder has now.
 
         If that fails, the versions that were being served go on being served. With several URLs, every server loads it.
 
         Args:
             name: the model's name.
+            config: the config to load it with, as a handle's `config` has it; the folder's by default. Triton only.
             timeout_s: seconds that loading may take.
 
         Raises:
             ServerError: the model does not load; the message has the server's reason.
         """
         try:
-            await self._ask_all(queries.load(queries.checked_model(name, None)[0]), self._deadline(timeout_s))
+            await self._ask_all(queries.load(queries.checked_model(name, None)[0], config), self._deadline(timeout_s))
         finally:
             self._forget(name)
 

@@ -5,6 +5,7 @@ A query says both; a transport uses its half. Answers are plain JSON types in ei
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -118,10 +119,16 @@ def repository_index() -> Query:
     return Query("POST", "/v2/repository/index", "RepositoryIndex", body={}, from_rpc=answer)
 
 
-def load(name: str) -> Query:
-    """Load a model, or load it again."""
+def load(name: str, config: Mapping[str, Any] | None) -> Query:
+    """Load a model, or load it again; with a config of its own instead of the folder's, if there is one."""
     path = f"/v2/repository{model_path(name)[3:]}/load"
-    return Query("POST", path, "RepositoryModelLoad", {"model_name": name}, body={}, model=name, repeatable=False)
+    message: dict[str, Any] = {"model_name": name}
+    body: dict[str, Any] = {}
+    if config is not None:
+        text = json.dumps(config)
+        message["parameters"] = {"config": {"string_param": text}}
+        body["parameters"] = {"config": text}
+    return Query("POST", path, "RepositoryModelLoad", message, body=body, model=name, repeatable=False)
 
 
 def unload(name: str) -> Query:

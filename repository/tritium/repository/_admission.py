@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ._manifest import MANIFEST_NAME, Manifest
@@ -10,7 +11,9 @@ from ._repository import CONFIG_NAME, Repository
 from ._signing import verify_signature
 
 
-def check_loadable(repository: Repository, model: str, *, public_key: Path | None = None) -> None:
+def check_loadable(
+    repository: Repository, model: str, *, versions: Sequence[int] | None = None, public_key: Path | None = None
+) -> None:
     """Check the versions of a model that a server would load: each file is the one that was published.
 
     A version without a manifest was put there by hand, and there is nothing to compare it with; where a public key is
@@ -19,18 +22,20 @@ def check_loadable(repository: Repository, model: str, *, public_key: Path | Non
     Args:
         repository: where the model is.
         model: its name.
+        versions: those to check; by default those that its config asks for.
         public_key: a PEM file; every version with files must then have a signature of that key.
 
     Raises:
         ManifestError: a file was changed, added or removed since, or a manifest cannot be read.
         SignatureError: a version is not signed by that key.
         ConfigError: the config cannot be read.
-        InputError: there is no such model, or the key is none.
+        InputError: there is no such model or version, or the key is none.
         MissingExtraError: a key is given, and model-signing is not installed.
     """
-    # A model without a config is completed by Triton from its latest version.
-    described = (repository.path / model / CONFIG_NAME).exists()
-    versions = served_versions(repository, model) if described else repository.versions(model)[-1:]
+    if versions is None:
+        # A model without a config is completed by Triton from its latest version.
+        described = (repository.path / model / CONFIG_NAME).exists()
+        versions = served_versions(repository, model) if described else repository.versions(model)[-1:]
     for version in versions:
         folder = repository.version_folder(model, version)
         if public_key and any(path.is_file() for path in folder.rglob("*")):

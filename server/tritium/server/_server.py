@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from tritium.client import Client, InputError, TritiumError
 from tritium.repository import ConfigError, Repository, cache_dir, check_loadable
@@ -284,18 +284,23 @@ class TritonServer:
         url = self.http_url if protocol == "http" else self.grpc_url
         return Client(url, timeout_s=timeout_s, headers=admin_headers(url, self._secret))
 
-    def load(self, model: str) -> None:
+    def load(self, model: str, *, config: Mapping[str, Any] | None = None) -> None:
         """Load a model, or load it again as it is in the repository now. If that fails, what was served goes on.
+
+        Args:
+            model: its name.
+            config: a config to load it with instead of the repository's; its `version_policy` names the versions.
 
         Raises:
             ManifestError: a file of a version is not the one that was published.
             SignatureError: there is a public key, and a version is not signed by it.
             ServerError: the model does not load; the message has Triton's reason.
         """
-        check_loadable(self.repository, model, public_key=self._public_key)
+        versions = config["version_policy"]["specific"]["versions"] if config else None
+        check_loadable(self.repository, model, versions=versions, public_key=self._public_key)
         # Over HTTP a load would block one of the server's few threads.
         with self.client(protocol="grpc") as client:
-            client.load(model)
+            client.load(model, config=config)
 
     def unload(self, model: str) -> None:
         """Take a model out of service."""

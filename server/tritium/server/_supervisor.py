@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from types import TracebackType
+from typing import Any
 
 from tritium.client import InputError, TritiumError
 from tritium.repository import served_versions
@@ -38,7 +39,8 @@ class Supervisor:
 
     A backend process that dies is noticed within a second, and its model is loaded anew. A Triton that dies or hangs is
     started again on the same ports, with a growing pause if it dies soon. A model that dies four times in two minutes,
-    or that does not load when Triton starts again, is quarantined until somebody reloads it; all others go on.
+    or that does not load when Triton starts again, not even as it was before, is quarantined until somebody reloads it;
+    all others go on.
 
     Args:
         server: the server, not yet started.
@@ -58,6 +60,8 @@ class Supervisor:
         self._stopping = threading.Event()
         # How many backend processes each model must have; none where it runs within Triton.
         self._stubs: dict[str, int] = {}
+        # The config that each model was served with last, with the versions by number.
+        self._good: dict[str, dict[str, Any]] = {}
         self._deaths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_STRIKES))
         self._quick_restarts = 0
         self._restarting = False
@@ -188,17 +192,33 @@ class Supervisor:
             self._unload(model)
             self.server.load(model)
         except TritiumError as exc:
-            if self.server.wait(0) is None:
+            if self.server.wait(0) is None and not self._serves_as_before(model, str(exc)):
                 self._quarantine(model, f"{reason}, and it does not load: {exc}")
             return
         self._serving(model)
         self._states.heals.labels(model).inc()
         self._progress(f"{model} is serving again")
 
-    def _serving(self, model: str) -> None:
+    def _serves_as_before(self, model: str, why_not_now: str) -> bool:
+        """Load what was served last, where what the repository has now does not load; whether that is possible."""
+        good = self._good.get(model)
+        if good is None:
+            return False
+        try:
+            self.server.load(model, config=good)
+        except TritiumError:
+            return False
+        remark = f"it is served as it was before, since what the repository has now does not load: {why_not_now}"
+        self._serving(model, remark)
+        self._progress(f"{model}: {remark}")
+        return True
+
+    def _serving(self, model: str, remark: str = "") -> None:
         """A model was loaded: it is ready, and has the backend processes that its config asks for."""
         with self.server.client() as client:
             handle = client.model(model)
+            versions = [int(version) for version in handle.metadata.versions]
+            self._good[model] = handle.config | {"version_policy": {"specific": {"versions": versions}}}
             # By the config, not by counting: a process may have died already, and those of an older version may be
             # there for some time yet.
             if self._runs_within(handle.config["backend"]):
@@ -206,8 +226,8 @@ class Supervisor:
             else:
                 groups = handle.config["instance_group"]
                 instances = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", ()))) for group in groups)
-                self._stubs[model] = instances * len(handle.metadata.versions)
-        self._states.set(model, ModelState.READY)
+                self._stubs[model] = instances * len(versions)
+        self._states.set(model, ModelState.READY, remark)
 
     def _runs_within(self, backend: str) -> bool:
         """Whether models of a backend run within Triton's own process."""
@@ -251,12 +271,14 @@ class Supervisor:
         finally:
             self._restarting = False
         self._started_s = self._answered_s = time.monotonic()
+        lost = 0
         for model in served:
-            if model in failed:
-                self._quarantine(model, failed[model])
-            else:
+            if model not in failed:
                 self._serving(model)
-        self._progress(f"Triton is serving again, {len(served) - len(failed)} of {len(served)} models")
+            elif not self._serves_as_before(model, failed[model]):
+                self._quarantine(model, failed[model])
+                lost += 1
+        self._progress(f"Triton is serving again, {len(served) - lost} of {len(served)} models")
 
     def _started_again(self, models: list[str]) -> dict[str, str]:
         """Start Triton with these models; why some are not served, by name."""
