@@ -10,7 +10,7 @@ CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* te
 # What `make bench-backend` compares with.
 PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: demo test models lint format bench bench-backend bench-client bench-export bench-startup conformance fuzz mutations soak clean
+.PHONY: demo test models lint format bench bench-backend bench-client bench-export bench-memory bench-serving bench-startup conformance fuzz mutations clean
 
 demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
@@ -45,6 +45,13 @@ bench-client: $(INSTALLED)
 bench-export: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.export
 
+# Twenty minutes; ARGS="--minutes 3" makes it three.
+bench-memory: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-serving: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
 bench-startup: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.startup
 
@@ -59,10 +66,6 @@ fuzz: $(INSTALLED)
 # What lint misses: 500 random mutations of good models; ARGS="--write docs/lint-mutations.md" writes the page.
 mutations: $(INSTALLED)
 	$(BIN)/python -m tests.repository.mutations $(ARGS)
-
-# Half an hour; MINUTES=5 makes it five.
-soak: $(INSTALLED)
-	@$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

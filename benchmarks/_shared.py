@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import statistics
 import sys
@@ -19,28 +20,34 @@ from torch import nn
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from tritium.exporters import export_torch
+from tritium.exporters.zoo import MODELS as REFERENCE_MODELS
+from tritium.exporters.zoo import build
 from tritium.exporters.zoo.digits_cnn import DigitsCnn
-from tritium.repository import config_text, read_config
+from tritium.repository import Manifest, Repository, Tolerance, config_text, load_golden, read_config, rows_within
 from tritium.server import TritonServer
 
 Array = NDArray[Any]
+PROJECT_MODELS = Path(__file__).resolve().parents[1] / "model_repository"
 INPUT, OUTPUT = "features", "scores"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A published model, one row to ask it with, and ONNX Runtime's own answer."""
+    """A published model, one row to ask it with, and the right answer: ONNX Runtime's own, or the golden case's."""
 
     name: str
     repository: Path
     file: Path
     row: Array
     expected: Array
+    input: str = INPUT
+    output: str = OUTPUT
+    tolerance: Tolerance = Tolerance(atol=1e-6, rtol=1e-4)
 
     def check(self, answer: Array, asked: str) -> None:
-        """Refuse an answer that is not ONNX Runtime's own: its figures would be worth nothing."""
-        if answer.shape != self.expected.shape or not np.allclose(answer, self.expected, rtol=1e-4, atol=1e-6):
-            raise BenchError(f"{asked} answers {self.name} with {answer}, ONNX Runtime itself with {self.expected}")
+        """Refuse an answer that is not right: its figures would be worth nothing."""
+        if answer.shape != self.expected.shape or not rows_within(self.expected, answer, self.tolerance).all():
+            raise BenchError(f"{asked} answers {self.name} with {answer} instead of {self.expected}")
 
 
 class BenchError(Exception):
@@ -72,6 +79,55 @@ def _publish(repository: Path, name: str, build: Callable[[], nn.Module], shape:
     file = repository / name / str(published.version) / "model.onnx"
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     return Model(name, repository, file, rows[:1], session.run([OUTPUT], {INPUT: rows[:1]})[0])
+
+
+def zoo() -> Repository:
+    """The project's own repository; reference models that are not there are trained first."""
+    repository = Repository(PROJECT_MODELS)
+    for name in REFERENCE_MODELS:
+        build(name, repository, progress=lambda line: print(line, file=sys.stderr))
+    return repository
+
+
+def reference(name: str, repository: Path) -> Model:
+    """A reference model in a repository of the benchmark's own, with its first golden case."""
+    folder = copied(name, repository)
+    config = read_config(repository / name / "config.pbtxt")
+    golden = load_golden(folder, config)
+    source, result = config.input[0].name, config.output[0].name
+    return Model(
+        name,
+        repository,
+        next(folder.glob("model.*")),
+        golden.inputs[source][:1],
+        golden.outputs[result][:1],
+        source,
+        result,
+        Manifest.load(folder).tolerance,
+    )
+
+
+def copied(name: str, repository: Path) -> Path:
+    """A reference model's latest version in another repository, on the CPU; the version's folder."""
+    project = Repository(PROJECT_MODELS)
+    built = build(name, project, progress=lambda line: print(line, file=sys.stderr))
+    folder = repository / name
+    shutil.copytree(project.version_folder(name), folder / str(built.version))
+    for beside in (project.path / name).iterdir():
+        if beside.is_file():
+            shutil.copy2(beside, folder)
+    keep_on_cpu(folder / "config.pbtxt")
+    return folder / str(built.version)
+
+
+def without_queue_policy(path: Path) -> None:
+    """With a queue policy, Triton's batcher now and then sleeps half a second though a request waits, by chance.
+
+    It does so to every client, if the processor is busy at the wrong moment; without a policy it does not.
+    """
+    config = read_config(path)
+    config.dynamic_batching.ClearField("default_queue_policy")
+    path.write_text(config_text(config), encoding="utf-8")
 
 
 def keep_on_cpu(path: Path) -> None:

@@ -10,14 +10,13 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,7 @@ import numpy as np
 import onnxruntime as ort
 import psutil
 from benchmarks._shared import (
-    INPUT,
     MODELS,
-    OUTPUT,
     Array,
     BenchError,
     Model,
@@ -37,13 +34,11 @@ from benchmarks._shared import (
     serving,
     spread,
 )
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from benchmarks._wrk import HERE, HOST, Call, Side, ask, check, triton_side, wrk
 
 from tritium.client import TritiumError
 from tritium.server._process import BoundProcess
 
-HERE = Path(__file__).resolve().parent
-HOST = "127.0.0.1"
 LEVELS = (1, 16, 64)
 # Over FastAPI, by the model and the requests under way: p50 at most, or throughput at least, so many times its own.
 TARGETS = {
@@ -56,26 +51,6 @@ TARGETS = {
 }
 # Of one core, on average, for all the servers that are up but not asked. More, and they would disturb the one that is.
 IDLE_SHARE = 0.03
-
-
-@dataclass(frozen=True)
-class Call:
-    """A ready-made request, its body in a file for wrk, and how to read the answer."""
-
-    path: str
-    headers: Mapping[str, str]
-    body: Path
-    read: Callable[[HTTPResponse], Array]
-
-
-@dataclass(frozen=True)
-class Side:
-    """One server, and how to ask it for each model."""
-
-    name: str
-    port: int
-    pid: int
-    calls: Mapping[str, Call]
 
 
 @dataclass(frozen=True)
@@ -155,8 +130,7 @@ def measure(names: Sequence[str], rounds: int, duration_s: int) -> list[Timing]:
 @contextmanager
 def triton(backend: str, models: Sequence[Model], folder: Path) -> Iterator[Side]:
     with serving(models[0].repository, backend) as server:
-        port = int(server.http_url.rpartition(":")[2])
-        yield Side(backend, port, server.pid, {model.name: _triton_call(model, folder) for model in models})
+        yield triton_side(backend, server, models, folder)
 
 
 @contextmanager
@@ -186,27 +160,6 @@ def fastapi(workers: int, models: Sequence[Model], folder: Path) -> Iterator[Sid
         process.stop(10)
 
 
-def check(sides: Sequence[Side], models: Sequence[Model]) -> None:
-    """Every side answers as ONNX Runtime does, or nothing of the run counts."""
-    for side in sides:
-        for model in models:
-            model.check(ask(side, model.name), side.name)
-
-
-def ask(side: Side, model: str) -> Array:
-    """The answer to the very request that wrk sends."""
-    call = side.calls[model]
-    connection = HTTPConnection(HOST, side.port, timeout=30)
-    try:
-        connection.request("POST", call.path, call.body.read_bytes(), dict(call.headers))
-        response = connection.getresponse()
-        if response.status != 200:
-            raise BenchError(f"{side.name} answers {model} with {response.status}: {response.read().decode()}")
-        return call.read(response)
-    finally:
-        connection.close()
-
-
 def timed(side: Side, sides: Sequence[Side], model: str, connections: int, duration_s: int) -> Timing:
     idle = [other.pid for other in sides if other is not side]
     before = sum(map(_cpu_s, idle))
@@ -215,25 +168,6 @@ def timed(side: Side, sides: Sequence[Side], model: str, connections: int, durat
     seconds = found["duration_us"] / 1e6
     p50_ms, p99_ms = found["p50_us"] / 1e3, found["p99_us"] / 1e3
     return Timing(model, connections, side.name, found["requests"] / seconds, p50_ms, p99_ms, idle_share)
-
-
-def wrk(side: Side, model: str, connections: int, duration_s: int) -> dict[str, int]:
-    """Load one side; the figures of wrk.lua.
-
-    One thread of wrk at every level: it takes about 10 µs a request, so it could send more than twice what any side
-    answers, and a second one would only take more of the cores that the servers share with it.
-    """
-    call = side.calls[model]
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{duration_s}s", "--timeout", "10s", "-s", str(HERE / "wrk.lua")]
-    command += [argument for name, value in call.headers.items() for argument in ("-H", f"{name}: {value}")]
-    command += [f"http://{HOST}:{side.port}{call.path}", "--", str(call.body)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=duration_s + 60)
-    if done.returncode:
-        raise BenchError(f"wrk ended with exit code {done.returncode}: {done.stderr or done.stdout}")
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    if found["errors"] or not found["requests"]:
-        raise BenchError(f"{side.name} failed at {model}, {connections} under way:\n{done.stdout}")
-    return found
 
 
 def compare(timings: Sequence[Timing], model: str, connections: int) -> dict[str, Any]:
@@ -286,21 +220,6 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 def _cell(side: Mapping[str, Mapping[str, float]]) -> str:
     rate = side["requests_per_s"]
     return f"{rate['median']:.0f} ({rate['min']:.0f}–{rate['max']:.0f}) {side['p50_ms']['median']:.2f}"
-
-
-def _triton_call(model: Model, folder: Path) -> Call:
-    tensor = InferInput(INPUT, list(model.row.shape), "FP32").set_data_from_numpy(model.row)
-    body, header_length = InferenceServerClient.generate_request_body([tensor], outputs=[InferRequestedOutput(OUTPUT)])
-    file = folder / f"{model.name}.triton"
-    file.write_bytes(body)
-    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(header_length)}
-    return Call(f"/v2/models/{model.name}/infer", headers, file, _read_triton)
-
-
-def _read_triton(response: HTTPResponse) -> Array:
-    length = int(response.headers["Inference-Header-Content-Length"])
-    result: Array = InferenceServerClient.parse_response_body(response.read(), header_length=length).as_numpy(OUTPUT)
-    return result
 
 
 def _raw_call(model: Model, folder: Path) -> Call:

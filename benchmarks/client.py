@@ -11,7 +11,6 @@ import json
 import os
 import re
 import select
-import shutil
 import statistics
 import subprocess
 import sys
@@ -33,17 +32,17 @@ from benchmarks._shared import (
     BenchError,
     Model,
     cnn,
-    keep_on_cpu,
+    copied,
     mlp,
     print_columns,
     serving,
     spread,
+    without_queue_policy,
 )
 from tests.client.environments import InstallError, environment
 
 from tritium.client import TritiumError
-from tritium.exporters.zoo import build, load_digits
-from tritium.repository import Repository, config_text, read_config
+from tritium.exporters.zoo import load_digits
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks/peers"
@@ -313,16 +312,10 @@ def single(model: Model) -> dict[str, Any]:
 
 def bulk(repository: Path) -> dict[str, Any]:
     """The trained `digits_cnn`, and all of its digits four times over: raw pixels, which the model scales itself."""
-    project = Repository(ROOT / "model_repository")
-    built = build(BULK_MODEL, project, progress=lambda line: print(line, file=sys.stderr))
-    folder = repository / BULK_MODEL
-    shutil.copytree(project.version_folder(BULK_MODEL), folder / str(built.version))
-    for beside in ("config.pbtxt", "labels.txt"):
-        shutil.copy2(project.path / BULK_MODEL / beside, folder)
-    keep_on_cpu(folder / "config.pbtxt")
+    folder = copied(BULK_MODEL, repository)
     digits = load_digits()
     pixels = np.concatenate([digits.train_pixels, digits.test_pixels]).reshape(-1, 1, 28, 28)
-    file = str(folder / str(built.version) / "model.onnx")
+    file = str(folder / "model.onnx")
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     once = [
         session.run(["probabilities"], {"image": pixels[start : start + BATCH_SIZE]})[0]
@@ -335,16 +328,6 @@ def bulk(repository: Path) -> dict[str, Any]:
         "rows": np.tile(pixels, (4, 1, 1, 1)),
         "expected": np.tile(np.concatenate(once), (4, 1)),
     }
-
-
-def without_queue_policy(path: Path) -> None:
-    """With a queue policy, Triton's batcher now and then sleeps half a second though a request waits, by chance.
-
-    It does so to every client, if the processor is busy at the wrong moment; without a policy it does not.
-    """
-    config = read_config(path)
-    config.dynamic_batching.ClearField("default_queue_policy")
-    path.write_text(config_text(config), encoding="utf-8")
 
 
 def written(subjects: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, dict[str, str]]:

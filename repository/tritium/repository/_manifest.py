@@ -131,7 +131,7 @@ class Manifest:
                 raise ManifestError(f"{folder / name} is missing, and the manifest names it")
             if name not in self.files:
                 raise ManifestError(f"{folder / name} is not in the manifest")
-            self.check_file(folder, name)
+            self._check_sha256(folder / name, present[name], name)
 
     def check_file(self, folder: Path, name: str) -> None:
         """Compare one file with what the manifest says of it.
@@ -139,8 +139,11 @@ class Manifest:
         Raises:
             ManifestError: it was changed.
         """
-        if file_sha256(folder / name) != self.files.get(name):
-            raise ManifestError(f"{folder / name} was changed: its sha256 is not the manifest's. Publish again")
+        self._check_sha256(folder / name, file_sha256(folder / name), name)
+
+    def _check_sha256(self, path: Path, found: str, name: str) -> None:
+        if found != self.files.get(name):
+            raise ManifestError(f"{path} was changed: its sha256 is not the manifest's. Publish again")
 
 
 def file_sha256(path: Path) -> str:

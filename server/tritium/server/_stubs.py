@@ -18,10 +18,15 @@ _INSTANCE_PLACE = 8
 
 def live_stubs(triton_pid: int) -> Counter[str]:
     """How many backend processes each model has that are running."""
-    return Counter(_models(triton_pid))
+    return Counter(stubs(triton_pid).values())
 
 
-def _models(triton_pid: int) -> Iterator[str]:
+def stubs(triton_pid: int) -> dict[int, str]:
+    """The backend processes that are running: each one's model by its process id."""
+    return dict(_models(triton_pid))
+
+
+def _models(triton_pid: int) -> Iterator[tuple[int, str]]:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
             name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
@@ -30,4 +35,4 @@ def _models(triton_pid: int) -> Iterator[str]:
                 continue
             arguments = (folder / "cmdline").read_text().split("\0")
             if len(arguments) > _INSTANCE_PLACE and (match := _INSTANCE.fullmatch(arguments[_INSTANCE_PLACE])):
-                yield match["model"]
+                yield int(folder.name), match["model"]

@@ -23,7 +23,7 @@ _SHARED = ("-fPIC", "-shared")
 # throw must be there when the sanitizer looks for it.
 _PRELOADED = ("libasan.so", "libubsan.so", "libstdc++.so.6")
 _OPTIONS = {
-    # Leaks: Triton and ONNX Runtime leave their globals to the end of the process; the soak looks at memory instead.
+    # Leaks: Triton and ONNX Runtime leave their globals to the end of the process; `make bench-memory` looks instead.
     "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1:strict_string_checks=1"
     # A request may ask for more memory than there is and has to get an error then, as it does without a sanitizer;
     # `new.cc`, which is loaded before the sanitizer, sees to the rest of that.
