@@ -52,7 +52,7 @@ class Supervisor:
         self.server = server
         self._states = States(server.models)
         self._asked_port = health_port
-        self._progress = progress
+        self._show = progress
         # Whatever changes what Triton has loaded: one at a time.
         self._changing = threading.RLock()
         self._stopping = threading.Event()
@@ -126,7 +126,7 @@ class Supervisor:
                 if before:
                     self._states.set(model, before.state, before.reason)
                     self._states.reloads.labels(model, "refused").inc()
-                self._progress(f"{model} was not reloaded, and what was served goes on: {exc}")
+                self._progress(f"{model} was not reloaded, and what was served goes on: {exc}", "WARNING")
                 raise
             self._deaths[model].clear()
             self._serving(model)
@@ -148,7 +148,7 @@ class Supervisor:
                     self._look()
             except Exception as exc:
                 # Triton may end while it is asked, which the next look sees; and nothing must end the watch.
-                self._progress(f"The supervisor goes on after {type(exc).__name__}: {exc}")
+                self._progress(f"The supervisor goes on after {type(exc).__name__}: {exc}", "WARNING")
 
     def _look(self) -> None:
         code = self.server.wait(0)
@@ -174,7 +174,7 @@ class Supervisor:
             self._quarantine(model, f"{reason}, the {_STRIKES}th time in {_STRIKES_WITHIN_S:g} s")
             return
         self._states.set(model, ModelState.DEGRADED, reason)
-        self._progress(f"{model}: {reason}; loading it anew")
+        self._progress(f"{model}: {reason}; loading it anew", "WARNING")
         try:
             # Loading alone would change nothing: Triton believes that it is there.
             self._unload(model)
@@ -220,7 +220,7 @@ class Supervisor:
     def _quarantine(self, model: str, reason: str) -> None:
         self._states.set(model, ModelState.QUARANTINED, reason)
         self._states.quarantines.labels(model).inc()
-        self._progress(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance")
+        self._progress(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance", "WARNING")
         if self.server.wait(0) is None:
             self.server.unload(model)
 
@@ -231,14 +231,14 @@ class Supervisor:
         served = [name for name, report in self._states.all().items() if report.state is not ModelState.QUARANTINED]
         for model in served:
             self._states.set(model, ModelState.DEGRADED, reason)
-        self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""))
+        self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""), "WARNING")
         if self._stopping.wait(pause_s):
             return
         self._states.restarts.inc()
         try:
             failed = self.server.restart(served)
         except StartError as exc:
-            self._progress(f"Triton did not start again: {exc}")
+            self._progress(f"Triton did not start again: {exc}", "WARNING")
             failed = self._start_one_by_one(served)
         self._started_s = self._answered_s = time.monotonic()
         for model in served:
@@ -269,6 +269,9 @@ class Supervisor:
         deaths = self._deaths[model]
         deaths.append(time.monotonic())
         return len(deaths) == _STRIKES and deaths[-1] - deaths[0] < _STRIKES_WITHIN_S
+
+    def _progress(self, line: str, level: str = "INFO") -> None:
+        self._show(self.server.note(line, level))
 
     def _close(self) -> None:
         if self._health:
