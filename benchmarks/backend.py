@@ -37,6 +37,7 @@ from benchmarks._shared import (
 from benchmarks._wrk import HERE, HOST, Call, Side, ask, check, triton_side, wrk
 
 from tritium.client import TritiumError
+from tritium.server._log import ServerLog
 from tritium.server._process import BoundProcess
 
 LEVELS = (1, 16, 64)
@@ -146,7 +147,7 @@ def fastapi(workers: int, models: Sequence[Model], folder: Path) -> Iterator[Sid
         [sys.executable, "-m", "uvicorn", "fastapi_app:app", *switches, *(f"--{k}={v}" for k, v in flags.items())],
         env=os.environ | {"BENCH_MODELS": json.dumps(served)},
         folder=folder,
-        log=folder / f"{name}.log",
+        log=ServerLog(folder / f"{name}.log"),
     )
     side = Side(name, port, process.pid, {model.name: _raw_call(model, folder) for model in models})
     try:

@@ -292,3 +292,27 @@ def test_a_model_without_a_config_is_served_and_shown_with_what_was_completed(
     shutil.copytree(version, tmp_path / "models" / "bare" / "1")
     with serve("--repository", tmp_path / "models", "--json") as running:
         assert running.document()["models"] == {"bare": "onnxruntime"}
+
+
+def test_with_a_json_log_whatever_it_says_is_json(serve: Any) -> None:
+    with serve("--log-format", "json", "--model", "digits_cnn") as serving:
+
+        def ready() -> dict[str, str] | None:
+            lines = [json.loads(line) for line in serving.err.read_text().splitlines()]
+            return next((line for line in lines if line["message"].startswith("Ready: digits_cnn; http ")), None)
+
+        line = serving.wait_for("a ready line", ready)
+        log = Path(line["message"].rpartition(" log ")[2])
+        logged = [json.loads(text) for text in log.read_text(encoding="utf-8").splitlines()]
+        assert line in logged
+        assert any(found["message"] == "successfully loaded 'digits_cnn'" for found in logged)
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(DEADLINE_S) == 0
+        assert json.loads(serving.err.read_text().splitlines()[-1])["message"] == "Stopped"
+        assert serving.out.read_text() == ""
+
+
+def test_what_is_no_collectors_url_is_wrong_usage_with_an_example(spawn: Spawn, zoo: Repository) -> None:
+    done = spawn("serve", "--repository", zoo.path, *FREE_PORTS, "--otlp", "127.0.0.1:4318")
+    assert done.returncode == 2
+    assert "such as http://127.0.0.1:4318/v1/traces" in done.stderr

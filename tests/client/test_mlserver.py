@@ -35,6 +35,7 @@ from tritium.client import (
     ServerError,
     TensorSpec,
 )
+from tritium.server._log import ServerLog
 from tritium.server._process import BoundProcess
 
 from .environments import environment
@@ -110,7 +111,7 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         # Settings of the user's own MLServer must not change what is tested.
         env={name: value for name, value in os.environ.items() if not name.startswith("MLSERVER_")},
         folder=folder,
-        log=folder / "mlserver.log",
+        log=ServerLog(folder / "mlserver.log"),
     )
     try:
         deadline = time.monotonic() + START_TIMEOUT_S

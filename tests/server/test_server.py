@@ -19,6 +19,8 @@ import pytest
 from tritium.client import InputError, ServerError
 from tritium.repository import Repository, cache_dir
 from tritium.server import ModelLoadError, PortInUseError, StartError, TritonServer
+from tritium.server._log import ServerLog
+from tritium.server._process import BoundProcess
 from tritium.server._server import load_failures
 
 from .conftest import DOUBLER_CONFIG, WriteModel, doubler, wait_until
@@ -295,10 +297,9 @@ def test_a_new_version_serves_after_load_and_a_bad_one_leaves_the_old(repository
 
 
 def test_the_log_stays_within_its_bounds(tmp_path: Path) -> None:
-    from tritium.server._process import BoundProcess
-
     code = "import sys\nfor i in range(300_000): print('x' * 99)"
-    process = BoundProcess([sys.executable, "-c", code], env=dict(os.environ), folder=tmp_path, log=tmp_path / "log")
+    log = ServerLog(tmp_path / "log")
+    process = BoundProcess([sys.executable, "-c", code], env=dict(os.environ), folder=tmp_path, log=log)
     assert process.wait(60) == 0
     process.stop(1)
     assert len(process.tail) == 400

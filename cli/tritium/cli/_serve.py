@@ -54,6 +54,36 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Load only versions that are signed by the key with this public part; `tritium sign` signs them.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the log is written: as Triton does, or with a JSON object in each line, on standard error too.",
+)
+@click.option("--log-verbose", is_flag=True, help="Log what becomes of every request, by its id.")
+@click.option(
+    "--otlp",
+    "otlp_url",
+    metavar="URL",
+    help="Send traces to the OpenTelemetry collector there, over HTTP, as in http://127.0.0.1:4318/v1/traces.",
+)
+@click.option(
+    "--trace-rate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Trace one of N requests, beside those whose caller traces them.",
+)
+@click.option(
+    "--response-cache-mb",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Keep N MiB of answers, for models whose config has response_cache { enable: true }.",
+)
+@click.option("--rate-limit", is_flag=True, help="Heed the rate_limiter of the configs' instance groups.")
 @json_option
 def command(
     repository: Path,
@@ -66,6 +96,12 @@ def command(
     health_port: int,
     allow_shared_memory: bool,
     public_key: Path | None,
+    log_format: str,
+    log_verbose: bool,
+    otlp_url: str | None,
+    trace_rate: int,
+    response_cache_mb: int,
+    rate_limit: bool,
     as_json: bool,
 ) -> None:
     """Serve a model repository with a real Triton.
@@ -88,33 +124,40 @@ def command(
         expose=expose,
         open_groups=("shared-memory",) if allow_shared_memory else (),
         public_key=public_key,
+        log_format=log_format,
+        log_verbose=log_verbose,
+        otlp_url=otlp_url,
+        trace_rate=trace_rate,
+        response_cache_mb=response_cache_mb,
+        rate_limit=rate_limit,
         progress=say,
     )
     if expose:
-        say(
+        warning = (
             "Warning: this Triton listens on every interface and checks nobody. It has published flaws: let only "
             "hosts that you trust reach it."
         )
+        say(server.note(warning, "WARNING"))
     try:
         with Supervisor(server, health_port=health_port, progress=say) as supervisor:
-            _announce(supervisor, as_json)
+            _announce(supervisor, as_json, in_a_line=log_format == "json")
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
                 # Stopping has an end of its own, which only who is in a hurry cuts short.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 signal.signal(signal.SIGINT, lambda _signal, _frame: server.kill())
-                say("Stopping, with an answer to all that was accepted; Ctrl-C again ends it at once")
+                say(server.note("Stopping, with an answer to all that was accepted; Ctrl-C again ends it at once"))
                 raise
     except KeyboardInterrupt:
-        say("Stopped")
+        say(server.note("Stopped"))
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(supervisor: Supervisor, as_json: bool) -> None:
+def _announce(supervisor: Supervisor, as_json: bool, *, in_a_line: bool) -> None:
     server = supervisor.server
     with server.client() as client:
         models = {name: client.model(name) for name in server.models}
@@ -125,6 +168,10 @@ def _announce(supervisor: Supervisor, as_json: bool) -> None:
         urls["health_url"] = supervisor.url
         onnx = {"onnx_backend": server.onnx_backend, "onnx_backend_reason": server.onnx_backend_reason}
         print_json({"models": backends, **onnx, **urls, "pid": server.pid, "log": str(server.log)})
+        return
+    if in_a_line:
+        ports = f"http {server.http_url}, grpc {server.grpc_url}, metrics {server.metrics_url}"
+        say(server.note(f"Ready: {', '.join(backends)}; {ports}, health {supervisor.url}/ready, log {server.log}"))
         return
     width = max(map(len, backends))
     say("Ready:")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -12,21 +11,21 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-_LOG_BYTES = 8 * 1024 * 1024
+from ._log import ServerLog
+
 _TAIL_LINES = 400
 
 
 class BoundProcess:
-    """A program in a session of its own; its standard output and error go to a log that is rotated at 8 MiB.
+    """A program in a session of its own; its standard output and error go to a log.
 
     The thread that starts it also reads its output, so it lives as long as the program does. The kernel ties the
     program to that thread: if this process is killed, the program gets SIGTERM.
     """
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path) -> None:
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: ServerLog) -> None:
         self.log = log
         self._asked_to_end = False
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -97,10 +96,7 @@ class BoundProcess:
             return
         started.set_result(process)
         assert process.stdout is not None  # noqa: S101 — for the type checker: it is a pipe
-        with (
-            process.stdout as output,
-            closing(RotatingFileHandler(self.log, maxBytes=_LOG_BYTES, backupCount=1)) as file,
-        ):
+        with process.stdout as output, closing(self.log):
             for line in output:
                 self.tail.append(line.rstrip("\n"))
-                file.emit(logging.makeLogRecord({"msg": self.tail[-1]}))
+                self.log.write(self.tail[-1])

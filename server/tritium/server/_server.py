@@ -23,6 +23,8 @@ from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
 from ._drain import end_in_order
 from ._errors import ModelLoadError, PortInUseError, StartError
+from ._flags import VERBOSE_VARIABLE, Features, wanted_features
+from ._log import ServerLog
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess
 from ._runs import RunningServer, hold, run_folder, shm_prefix, sweep_dead_owners, sweep_shm, write_record
@@ -62,6 +64,14 @@ class TritonServer:
         open_groups: what every client may do without the secret, of shared-memory, model-repository, trace and logging.
             With shared-memory, a client can make Triton read and write what other programs share.
         public_key: a PEM file; only versions that are signed by its key are loaded.
+        log_format: ``text``, or ``json`` for a log with a JSON object in each line, and progress likewise.
+        log_verbose: log what becomes of every request, by its id.
+        otlp_url: where an OpenTelemetry collector takes traces over HTTP, as in ``http://127.0.0.1:4318/v1/traces``;
+            None for no traces. The environment's ``OTEL_SERVICE_NAME`` names the service, else it is ``tritium``.
+        trace_rate: of so many requests one is traced; those whose caller traces them are, anyway.
+        response_cache_mb: mebibytes of answers that are kept for models whose config has ``response_cache { enable:
+            true }``; 0 for none.
+        rate_limit: heed the ``rate_limiter`` of instance groups.
         startup_timeout_s: seconds until every model must be ready.
         shutdown_timeout_s: seconds that requests under way, and then the models, get to finish when the server stops.
         progress: called with a line for people where something takes long.
@@ -82,6 +92,12 @@ class TritonServer:
         expose: bool = False,
         open_groups: Sequence[str] = (),
         public_key: str | Path | None = None,
+        log_format: str = "text",
+        log_verbose: bool = False,
+        otlp_url: str | None = None,
+        trace_rate: int = 1,
+        response_cache_mb: int = 0,
+        rate_limit: bool = False,
         startup_timeout_s: float = 120.0,
         shutdown_timeout_s: float = 10.0,
         progress: Progress = silent,
@@ -120,8 +136,17 @@ class TritonServer:
         self._secret = secrets.token_urlsafe(32)
         self._startup_timeout_s = startup_timeout_s
         self._shutdown_timeout_s = shutdown_timeout_s
-        self._progress = progress
+        self._features = Features(
+            log_format=log_format,
+            log_verbose=log_verbose,
+            otlp_url=otlp_url,
+            trace_rate=trace_rate,
+            response_cache_mb=response_cache_mb,
+            rate_limit=rate_limit,
+        )
         self._id = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._log = ServerLog(self.log, log_format)
+        self._show = progress
         self._process: BoundProcess | None = None
         self._alive: IO[str]
 
@@ -157,14 +182,15 @@ class TritonServer:
         runtime = install_runtime(progress=self._progress)
         onnx = self._onnx_backend = choose_onnx_backend(self._asked_onnx_backend, self._progress)
         sweep_dead_owners()
-        environment = _environment(runtime)
+        environment = self._environment(runtime)
         for attempt in range(_PORT_TRIES):
             self._ports = _choose_ports(self._address, self._asked_ports)
             command = self._command(runtime, onnx, self.models)
             self._alive = hold(self.folder)
-            self._process = BoundProcess(command, env=environment, folder=self.folder, log=self.log)
+            self._process = BoundProcess(command, env=environment, folder=self.folder, log=self._log)
             try:
                 self._wait_until_ready()
+                self._warn_of_what_is_off(self.models)
                 self._tell_others(supervisor_url)
                 return
             except BaseException as exc:
@@ -197,7 +223,7 @@ class TritonServer:
             "--exit-on-error=false",
             "--strict-readiness=false",
         ]
-        self._process = BoundProcess(command, env=_environment(runtime), folder=self.folder, log=self.log)
+        self._process = BoundProcess(command, env=self._environment(runtime), folder=self.folder, log=self._log)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -277,6 +303,18 @@ class TritonServer:
         """Triton's log, at most 8 MiB and as much again from before."""
         return self.folder / "triton.log"
 
+    def note(self, message: str, level: str = "INFO") -> str:
+        """Put a line of one's own into Triton's log.
+
+        Args:
+            message: what to say.
+            level: ``INFO``, ``WARNING`` or ``ERROR``.
+
+        Returns:
+            The message, or with ``log_format="json"`` a JSON object with it: what to show of it elsewhere.
+        """
+        return self._log.note(message, level)
+
     def client(self, *, protocol: str = "http", timeout_s: float = 30.0) -> Client:
         """A client of this server, over ``http`` or ``grpc``, that may also administer it."""
         if protocol not in ("http", "grpc"):
@@ -301,6 +339,7 @@ class TritonServer:
         # Over HTTP a load would block one of the server's few threads.
         with self.client(protocol="grpc") as client:
             client.load(model, config=config)
+        self._warn_of_what_is_off([model])
 
     def unload(self, model: str) -> None:
         """Take a model out of service."""
@@ -350,7 +389,8 @@ class TritonServer:
         settings = dict.fromkeys(("python", *PYTHON_BASED), f"shm-region-prefix-name={shm_prefix(self._id)}")
         if onnx.kind == "native":
             settings["onnxruntime"] = f"ort-library={onnx.ort_library}"
-        return command + [f"--backend-config={name},{setting}" for name, setting in settings.items()]
+        command += [f"--backend-config={name},{setting}" for name, setting in settings.items()]
+        return command + self._features.flags()
 
     def _all_run_within(self, onnx: NativeBackend) -> bool:
         """Whether every config says that its model needs no process of its own."""
@@ -360,6 +400,9 @@ class TritonServer:
             and (config := self.repository.config(model)).backend + config.platform in within
             for model in self.models
         )
+
+    def _environment(self, runtime: Runtime) -> dict[str, str]:
+        return _environment(runtime) | ({VERBOSE_VARIABLE: "1"} if self._features.log_verbose else {})
 
     def _wait_until_ready(self) -> None:
         process = self._running()
@@ -386,6 +429,17 @@ class TritonServer:
                 refused[model] = str(exc)
         return refused
 
+    def _progress(self, line: str, level: str = "INFO") -> None:
+        self._show(self._log.note(line, level))
+
+    def _warn_of_what_is_off(self, models: Sequence[str]) -> None:
+        """Triton ignores these without a word; a log line is the least."""
+        off = {"response_cache": not self._features.response_cache_mb, "rate_limiter": not self._features.rate_limit}
+        for model in models:
+            for asked, how in wanted_features(self.repository, model).items():
+                if off[asked]:
+                    self._progress(f"{model}: its config's {asked} has no effect: serve with {how}", "WARNING")
+
     def _tell_others(self, supervisor_url: str | None) -> None:
         record = RunningServer(
             repository=str(self.repository.path),
@@ -409,6 +463,7 @@ class TritonServer:
         # A little more than Triton itself allows for what is under way.
         code = end_in_order(self._process, self._ports, self._shutdown_timeout_s + 5)
         self._process = None
+        self._log.close()
         sweep_shm(self._id)
         if not keep_log:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -54,7 +54,7 @@ class Supervisor:
         self.server = server
         self._states = States(server.models)
         self._asked_port = health_port
-        self._progress = progress
+        self._show = progress
         # Whatever changes what Triton has loaded: one at a time.
         self._changing = threading.RLock()
         self._stopping = threading.Event()
@@ -136,7 +136,7 @@ class Supervisor:
                 if before:
                     self._states.set(model, before.state, before.reason)
                     self._states.reloads.labels(model, "refused").inc()
-                self._progress(f"{model} was not reloaded, and what was served goes on: {exc}")
+                self._progress(f"{model} was not reloaded, and what was served goes on: {exc}", "WARNING")
                 raise
             self._deaths[model].clear()
             self._serving(model)
@@ -160,7 +160,7 @@ class Supervisor:
                 # Triton may end while it is asked, which the next look sees; and nothing must end the watch.
                 if self._stopping.is_set():
                     return
-                self._progress(f"The supervisor goes on after {type(exc).__name__}: {exc}")
+                self._progress(f"The supervisor goes on after {type(exc).__name__}: {exc}", "WARNING")
 
     def _look(self) -> None:
         code = self.server.wait(0)
@@ -186,7 +186,7 @@ class Supervisor:
             self._quarantine(model, f"{reason}, the {_STRIKES}th time in {_STRIKES_WITHIN_S:g} s")
             return
         self._states.set(model, ModelState.DEGRADED, reason)
-        self._progress(f"{model}: {reason}; loading it anew")
+        self._progress(f"{model}: {reason}; loading it anew", "WARNING")
         try:
             # Loading alone would change nothing: Triton believes that it is there.
             self._unload(model)
@@ -210,7 +210,7 @@ class Supervisor:
             return False
         remark = f"it is served as it was before, since what the repository has now does not load: {why_not_now}"
         self._serving(model, remark)
-        self._progress(f"{model}: {remark}")
+        self._progress(f"{model}: {remark}", "WARNING")
         return True
 
     def _serving(self, model: str, remark: str = "") -> None:
@@ -248,7 +248,7 @@ class Supervisor:
     def _quarantine(self, model: str, reason: str) -> None:
         self._states.set(model, ModelState.QUARANTINED, reason)
         self._states.quarantines.labels(model).inc()
-        self._progress(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance")
+        self._progress(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance", "WARNING")
         if self.server.wait(0) is None:
             self.server.unload(model)
 
@@ -261,7 +261,7 @@ class Supervisor:
         served = [name for name, report in self._states.all().items() if report.state is not ModelState.QUARANTINED]
         for model in served:
             self._states.set(model, ModelState.DEGRADED, reason)
-        self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""))
+        self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""), "WARNING")
         self._restarting = True
         try:
             if self._stopping.wait(pause_s):
@@ -287,7 +287,7 @@ class Supervisor:
         except StartError as exc:
             if self._stopping.is_set():
                 raise
-            self._progress(f"Triton did not start again: {exc}")
+            self._progress(f"Triton did not start again: {exc}", "WARNING")
             return self._start_one_by_one(models)
 
     def _start_one_by_one(self, models: list[str]) -> dict[str, str]:
@@ -311,6 +311,9 @@ class Supervisor:
         deaths = self._deaths[model]
         deaths.append(time.monotonic())
         return len(deaths) == _STRIKES and deaths[-1] - deaths[0] < _STRIKES_WITHIN_S
+
+    def _progress(self, line: str, level: str = "INFO") -> None:
+        self._show(self.server.note(line, level))
 
     def _close(self) -> None:
         if self._health:

@@ -11,6 +11,7 @@ request of that batch runs alone, so that only the one at fault gets an error.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 import triton_python_backend_utils as pb
 
+# Set where the log is verbose: to ask Triton would cost a message for each request.
+VERBOSE = os.environ.get("TRITIUM_LOG_VERBOSE") == "1"
 # More would be a slip: each model has its own.
 MOST_THREADS = 1024
 
@@ -48,11 +51,13 @@ class ModelArgs:
 
     Attributes:
         config: the model's configuration, in Triton's JSON form.
+        instance: the instance's name.
         folder: the version's folder.
         device_id: the GPU to use, or None for the CPU.
     """
 
     config: Mapping[str, Any]
+    instance: str
     folder: str
     device_id: int | None
 
@@ -66,6 +71,7 @@ class ModelArgs:
             )
         return cls(
             config=json.loads(args["model_config"]),
+            instance=args["model_instance_name"],
             folder=f"{args['model_repository']}/{args['model_version']}",
             device_id=int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None,
         )
@@ -115,6 +121,7 @@ class Batcher:
     def __init__(self, engine: Engine, args: ModelArgs) -> None:
         self._engine = engine
         self._batched = args.batched
+        self._instance = args.instance
         self._names = [output["name"] for output in args.config["output"]]
         self._reshapes = {
             output["name"]: [int(dim) for dim in output["reshape"].get("shape", [])]
@@ -130,7 +137,7 @@ class Batcher:
             try:
                 inputs = {tensor.name(): self._engine.read(tensor) for tensor in request.inputs()}
             except Exception as exc:
-                responses[index] = _failure(exc)
+                responses[index] = self._failure(request, exc)
                 continue
             key = tuple((name, array.shape[1:]) for name, array in inputs.items()) if self._batched else index
             batches.setdefault(key, []).append((index, _Job(request, inputs, request.requested_output_names())))
@@ -145,7 +152,7 @@ class Batcher:
             return self._run(jobs)
         except Exception as exc:
             if len(jobs) == 1:
-                return [_failure(exc)]
+                return [self._failure(jobs[0].request, exc)]
             return [answer for job in jobs for answer in self._answer([job])]
 
     def _run(self, jobs: Sequence[_Job]) -> list[Any]:
@@ -184,8 +191,22 @@ class Batcher:
             )
 
     def _response(self, job: _Job, results: Mapping[str, Any]) -> Any:
-        return pb.InferenceResponse(
+        response = pb.InferenceResponse(
             [self._engine.write(name, results[name]) for name in self._names if name in job.outputs]
+        )
+        if VERBOSE:
+            pb.Logger.log_verbose(f"{_id(job.request)} {self._instance} answered")
+        return response
+
+    def _failure(self, request: Any, exc: Exception) -> Any:
+        """An error as the answer. The log says so by the request's id, but a client's mistakes must not fill it."""
+        at_fault = isinstance(exc, UnicodeDecodeError | InvalidRequest)
+        message = f"{type(exc).__name__}: {exc}"
+        if VERBOSE or not at_fault:
+            log = pb.Logger.log_verbose if at_fault else pb.Logger.log_warn
+            log(f"{_id(request)} {self._instance} failed: {message}")
+        return pb.InferenceResponse(
+            [], pb.TritonError(message, pb.TritonError.INVALID_ARG if at_fault else pb.TritonError.INTERNAL)
         )
 
 
@@ -196,7 +217,6 @@ def decode(array: Any) -> Any:
     return result.reshape(array.shape)
 
 
-def _failure(exc: Exception) -> Any:
-    at_fault = isinstance(exc, UnicodeDecodeError | InvalidRequest)
-    code = pb.TritonError.INVALID_ARG if at_fault else pb.TritonError.INTERNAL
-    return pb.InferenceResponse([], pb.TritonError(f"{type(exc).__name__}: {exc}", code))
+def _id(request: Any) -> str:
+    """As Triton's own lines begin."""
+    return f"[request id: {request.request_id() or '<id_unknown>'}]"

@@ -519,6 +519,7 @@ void Instance::Respond(Job* job, size_t slot, int64_t first_row) {
 void Instance::Finish(Job* job, const Times& times) {
   ++requests_;
   if (job->error != nullptr) ++refused_;
+  Report(Guarded([&] { LogFinished(*job, times); }), "a request could not be logged");
   if (job->response == nullptr)
     Report(TRITONBACKEND_ResponseNew(&job->response, job->request), "a response could not be made");
   if (job->response != nullptr)
@@ -528,6 +529,27 @@ void Instance::Finish(Job* job, const Times& times) {
          "the statistics of a request could not be reported");
   if (job->error != nullptr) TRITONSERVER_ErrorDelete(job->error);
   Report(TRITONBACKEND_RequestRelease(job->request, kReleaseAll), "a request could not be released");
+}
+
+// Says what became of a request, by its id, so that it can be followed from the client to here: where the model failed
+// on it always, else only where the log is verbose. A client's own mistakes must not fill the log.
+void Instance::LogFinished(const Job& job, const Times& times) const {
+  const bool failed = job.error != nullptr;
+  const ErrorCode code = failed ? TRITONSERVER_ErrorCode(job.error) : ErrorCode::kUnknown;
+  const bool ours = failed && code != ErrorCode::kInvalidArg && code != ErrorCode::kCancelled;
+  const LogLevel level = ours ? LogLevel::kWarn : LogLevel::kVerbose;
+  if (!TRITONSERVER_LogIsEnabled(level)) return;
+  const char* id = nullptr;
+  Check(TRITONBACKEND_RequestId(job.request, &id));
+  const std::string who =
+      "[request id: " + std::string(id == nullptr || *id == '\0' ? "<id_unknown>" : id) + "] " + name_;
+  if (failed) {
+    Log(level, who + " failed: " + TRITONSERVER_ErrorMessage(job.error));
+  } else {
+    Log(level, who + " answered after " + std::to_string((Now() - times.start) / 1000) +
+                   " us, of which the model took " + std::to_string((times.compute_end - times.compute_start) / 1000) +
+                   " us");
+  }
 }
 
 }  // namespace tritium

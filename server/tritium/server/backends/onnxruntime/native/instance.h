@@ -89,6 +89,7 @@ class Instance {
   void ReadResults(int64_t rows);
   void Respond(Job* job, size_t slot, int64_t first_row);
   void Finish(Job* job, const Times& times);
+  void LogFinished(const Job& job, const Times& times) const;
 
   TRITONBACKEND_ModelInstance* const instance_;
   const std::string name_;
