@@ -45,6 +45,11 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
     help="The supervisor's port, for readiness and metrics of its own; 0 stands for any free one.",
 )
 @click.option(
+    "--watch",
+    is_flag=True,
+    help="Take over by itself what changes in the repository: new versions, new models, configs.",
+)
+@click.option(
     "--allow-shared-memory",
     is_flag=True,
     help="Let every client on this machine register shared memory, without this server's secret.",
@@ -64,6 +69,7 @@ def command(
     onnx_backend: str,
     expose: bool,
     health_port: int,
+    watch: bool,
     allow_shared_memory: bool,
     public_key: Path | None,
     as_json: bool,
@@ -95,8 +101,9 @@ def command(
             "Warning: this Triton listens on every interface and checks nobody. It has published flaws: let only "
             "hosts that you trust reach it."
         )
+    watch_s = 1.0 if watch else None
     try:
-        with Supervisor(server, health_port=health_port, progress=say) as supervisor:
+        with Supervisor(server, health_port=health_port, watch_s=watch_s, progress=say) as supervisor:
             _announce(supervisor, as_json)
             try:
                 threading.Event().wait()

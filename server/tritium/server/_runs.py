@@ -34,6 +34,7 @@ class RunningServer:
         grpc_url: as in ``grpc://127.0.0.1:8001``.
         secret: what administering it takes.
         supervisor_url: where its supervisor answers; None if it has none.
+        watched: whether its supervisor reloads by itself what changes in the repository.
     """
 
     repository: str
@@ -41,6 +42,7 @@ class RunningServer:
     grpc_url: str
     secret: str
     supervisor_url: str | None = None
+    watched: bool = False
 
     def __repr__(self) -> str:
         """Without the secret."""

@@ -97,6 +97,7 @@ class TritonServer:
                 f"There are no models in {self.repository.path}; `tritium zoo train` builds the reference models"
             )
         self.models = list(models or known)
+        self.serves_all = not models
         self._asked_ports = dict(zip(_KINDS, (http_port, grpc_port, metrics_port), strict=True))
         for kind, port in self._asked_ports.items():
             if not 0 <= port < 65536:
@@ -135,11 +136,12 @@ class TritonServer:
         """Stop the server, as :meth:`stop`; if it is a StartError that leaves the block, the log is kept."""
         self._end(keep_log=isinstance(exc, StartError))
 
-    def start(self, *, supervisor_url: str | None = None) -> None:
+    def start(self, *, supervisor_url: str | None = None, watched: bool = False) -> None:
         """Start Triton and wait until every model is ready. The runtime is installed first, if it is not there.
 
         Args:
             supervisor_url: where its supervisor answers; other processes of this user are told.
+            watched: whether that one reloads by itself what changes in the repository; they are told, too.
 
         Raises:
             UnsupportedSystemError: this machine or this Python cannot run it.
@@ -164,7 +166,7 @@ class TritonServer:
             self._process = BoundProcess(command, env=environment, folder=self.folder, log=self.log)
             try:
                 self._wait_until_ready()
-                self._tell_others(supervisor_url)
+                self._tell_others(supervisor_url, watched)
                 return
             except BaseException as exc:
                 taken = any("Address already in use" in line or "failed to bind" in line for line in self._process.tail)
@@ -373,13 +375,14 @@ class TritonServer:
                 refused[model] = str(exc)
         return refused
 
-    def _tell_others(self, supervisor_url: str | None) -> None:
+    def _tell_others(self, supervisor_url: str | None, watched: bool) -> None:
         record = RunningServer(
             repository=str(self.repository.path),
             http_url=self.http_url,
             grpc_url=self.grpc_url,
             secret=self._secret,
             supervisor_url=supervisor_url,
+            watched=watched,
         )
         write_record(self.folder, record)
 

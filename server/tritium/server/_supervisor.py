@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
+from contextlib import suppress
 from types import TracebackType
 
 from tritium.client import InputError, TritiumError
@@ -17,6 +18,7 @@ from ._runtime import Progress, silent
 from ._server import TritonServer
 from ._states import ModelReport, ModelState, States
 from ._stubs import live_stubs
+from ._watch import Fingerprint, fingerprint, settled
 
 _LOOK_S = 0.5
 # A Triton that says nothing for so long hangs. A busy machine makes it slow, but it still answers now and then.
@@ -43,15 +45,30 @@ class Supervisor:
     Args:
         server: the server, not yet started.
         health_port: the port of readiness and metrics on loopback; 0 takes any free one.
+        watch_s: seconds between two looks at the repository; what changed between two of them and holds still until
+            the next is reloaded by itself. None leaves it to :meth:`reload`.
         progress: called with a line for people whenever something happens.
+
+    Raises:
+        InputError: a parameter has no such value.
     """
 
-    def __init__(self, server: TritonServer, *, health_port: int = 0, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        server: TritonServer,
+        *,
+        health_port: int = 0,
+        watch_s: float | None = None,
+        progress: Progress = silent,
+    ) -> None:
         if not 0 <= health_port < 65536:
             raise InputError(f"The 'health_port' parameter must be 0 to 65535, got {health_port} instead")
+        if watch_s is not None and not watch_s > 0:
+            raise InputError(f"The 'watch_s' parameter must be more than 0 seconds, or None, got {watch_s} instead")
         self.server = server
         self._states = States(server.models)
         self._asked_port = health_port
+        self._watch_s = watch_s
         self._progress = progress
         # Whatever changes what Triton has loaded: one at a time.
         self._changing = threading.RLock()
@@ -62,6 +79,8 @@ class Supervisor:
         self._quick_restarts = 0
         self._started_s = self._answered_s = 0.0
         self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
+        # How each model was when it was last loaded, or refused.
+        self._seen: dict[str, Fingerprint] = {}
         self._health: HealthServer | None = None
 
     def __enter__(self) -> Supervisor:
@@ -76,7 +95,9 @@ class Supervisor:
         # It answers from now on, so that whoever waits for readiness sees the models loading.
         threading.Thread(target=health.serve_forever, name="triton-health", daemon=True).start()
         try:
-            self.server.start(supervisor_url=self.url)
+            # Before they are loaded: what changes meanwhile is a change.
+            self._seen = {model: self._fingerprint(model) for model in self.server.models}
+            self.server.start(supervisor_url=self.url, watched=self._watch_s is not None)
             for model in self.server.models:
                 self._serving(model)
         except BaseException:
@@ -85,6 +106,9 @@ class Supervisor:
             raise
         self._started_s = self._answered_s = time.monotonic()
         self._thread.start()
+        if self._watch_s is not None:
+            # A thread of its own, so that what takes long there keeps no model from being healed.
+            threading.Thread(target=self._watch, args=(self._watch_s,), name="triton-watch", daemon=True).start()
         return self
 
     def __exit__(
@@ -93,7 +117,8 @@ class Supervisor:
         """Stop watching, then stop Triton in order."""
         self._stopping.set()
         self._thread.join()
-        self.server.stop()
+        with self._changing:  # a reload under way ends first
+            self.server.stop()
         self._close()
 
     @property
@@ -120,14 +145,23 @@ class Supervisor:
         """
         with self._changing:
             before = self._states.all().get(model)
+            there = model in self.server.repository.models()
+            now = self._fingerprint(model) if there else Fingerprint()
             try:
                 self._load(model)
             except TritiumError as exc:
                 if before:
                     self._states.set(model, before.state, before.reason)
+                    self._progress(f"{model} was not reloaded, and what was served goes on: {exc}")
+                else:
+                    self._progress(f"{model} is not served: {exc}")
+                if before or there:
                     self._states.reloads.labels(model, "refused").inc()
-                self._progress(f"{model} was not reloaded, and what was served goes on: {exc}")
                 raise
+            finally:
+                # Of what was refused as well: the watch does not try it again before it changes.
+                if model in self._watched():
+                    self._seen[model] = now
             self._deaths[model].clear()
             self._serving(model)
             self._states.reloads.labels(model, "done").inc()
@@ -140,6 +174,41 @@ class Supervisor:
         self.server.load(model)
         if model not in self.server.models:
             self.server.models.append(model)
+
+    def _fingerprint(self, model: str) -> Fingerprint:
+        return fingerprint(self.server.repository.path / model)
+
+    def _watched(self) -> list[str]:
+        """The models in the repository that are served, or may be because all are."""
+        there = self.server.repository.models()
+        return there if self.server.serves_all else [model for model in there if model in self.server.models]
+
+    def _fingerprints(self) -> dict[str, Fingerprint]:
+        return {model: self._fingerprint(model) for model in self._watched()}
+
+    def _watch(self, every_s: float) -> None:
+        before, told = dict(self._seen), ""
+        while not self._stopping.wait(every_s):
+            try:
+                now = self._fingerprints()
+                for model in settled(self._seen, before, now):
+                    self._take_over(model, there=model in now)
+                before, told = now, ""
+            except Exception as exc:
+                trouble = f"{type(exc).__name__}: {exc}"
+                if trouble != told:  # it may well be the same at every look
+                    self._progress(f"Watching the repository goes on after {trouble}")
+                told = trouble
+
+    def _take_over(self, model: str, *, there: bool) -> None:
+        with self._changing, suppress(TritiumError):  # a refusal was told already
+            if self._stopping.is_set():
+                return
+            if there:
+                self.reload(model)
+            else:
+                del self._seen[model]
+                self._progress(f"{model} is not in the repository any more; it is served on until Triton starts again")
 
     def _run(self) -> None:
         while not self._stopping.wait(_LOOK_S):
