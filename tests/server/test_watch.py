@@ -12,28 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
-from tritium.client import Client, InputError, ModelNotFoundError, TensorSpec
-from tritium.repository import (
-    Candidate,
-    GoldenCases,
-    Manifest,
-    Repository,
-    Tolerance,
-    model_config,
-    publish,
-    roll_back,
-)
+from tritium.client import Client, InputError, ModelNotFoundError
+from tritium.repository import roll_back
 from tritium.server import ModelState, Supervisor, TritonServer, running_servers
 from tritium.server._watch import Fingerprint, fingerprint, settled
 
-from .conftest import onnx_bytes, wait_until
+from .conftest import wait_until
+from .scalers import ROW, publish_scaler
 from .test_supervisor import metric
 
-ROW = np.array([[1, 2]], np.float32)
 LOOK_S = 0.05
 
 
@@ -67,27 +56,7 @@ def release(tmp_path: Path) -> Release:
     """Publishes a model that multiplies by a factor; the version's folder."""
 
     def published(factor: int, model: str = "scaler", *, into: str = "models") -> Path:
-        file = tmp_path / f"times_{factor}.onnx"
-        tensors = [("x", TensorProto.FLOAT, ("batch", 2))], [("y", TensorProto.FLOAT, ("batch", 2))]
-        file.write_bytes(onnx_bytes([helper.make_node("Sum", ["x"] * factor, ["y"])], *tensors))
-        x, y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
-        manifest = Manifest(
-            model=model,
-            source="tests.server",
-            created="2026-01-01T00:00:00Z",
-            frameworks={},
-            data={"name": "none", "rows": 1},
-            metrics={},
-            parity={},
-            tolerance=Tolerance(),
-        )
-        candidate = Candidate(
-            config=model_config(model, backend="onnxruntime", inputs=[x], outputs=[y]),
-            artifact=file,
-            golden=GoldenCases({"x": ROW}, {"y": factor * ROW}),
-            manifest=manifest,
-        )
-        return publish(Repository(tmp_path / into, create=True), candidate).folder
+        return publish_scaler(tmp_path / into, factor, model)
 
     return published
 

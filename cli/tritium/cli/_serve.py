@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import json_option, port_options, print_json, repository_option, say
+from ._shared import json_option, port_options, print_json, repository_place_option, say
 
 if TYPE_CHECKING:
     from tritium.server import Supervisor, TritonServer
@@ -23,7 +23,7 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
 
 
 @click.command("serve")
-@repository_option
+@repository_place_option
 @click.option("--model", "models", multiple=True, help="Serve this model; may be given several times. All by default.")
 @port_options
 @click.option(
@@ -61,7 +61,7 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
 )
 @json_option
 def command(
-    repository: Path,
+    repository: Path | str,
     models: tuple[str, ...],
     http_port: int,
     grpc_port: int,
@@ -78,8 +78,8 @@ def command(
 
     A supervisor starts Triton again if it dies or hangs, and loads a model anew if its backend process dies. Loading
     models, shared memory, traces and logs take a secret that only you can read; `tritium reload` and `tritium rollback`
-    use it. It ends with Ctrl-C or SIGTERM. The first start fetches the server. With --json one document is printed when
-    every model is ready.
+    use it. A repository in S3 is copied into the cache and served from there. It ends with Ctrl-C or SIGTERM. The first
+    start fetches the server. With --json one document is printed when every model is ready.
     """
     from tritium.server import Supervisor, TritonServer
 

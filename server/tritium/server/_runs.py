@@ -29,7 +29,7 @@ class RunningServer:
     """What a running server tells other processes of the same user.
 
     Attributes:
-        repository: the folder that it serves.
+        repository: the folder that it serves, or the URL of the repository in S3.
         http_url: as in ``http://127.0.0.1:8000``.
         grpc_url: as in ``grpc://127.0.0.1:8001``.
         secret: what administering it takes.

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO
 
 from tritium.client import Client, InputError, TritiumError
-from tritium.repository import ConfigError, Repository, cache_dir, check_loadable
+from tritium.repository import ConfigError, cache_dir, check_loadable
 
 from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
@@ -26,6 +26,7 @@ from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess
 from ._runs import RunningServer, hold, run_folder, shm_prefix, sweep_dead_owners, sweep_shm, write_record
 from ._runtime import Progress, Runtime, install_runtime, silent
+from ._source import source_of
 from ._stub_env import stub_environment
 from ._system import libpython, site_folders
 
@@ -49,7 +50,8 @@ class TritonServer:
     :meth:`client` sends along.
 
     Args:
-        repository: the model repository's folder.
+        repository: the model repository's folder; or its URL in S3, ``s3://bucket/prefix``, which is copied into the
+            cache first. Its credentials are those of boto3, and Triton gets none of them.
         models: the models to load; all by default.
         http_port: the port for HTTP; 0 takes any free one, as for the other two.
         grpc_port: the port for gRPC.
@@ -67,6 +69,7 @@ class TritonServer:
 
     Raises:
         InputError: the repository is no folder or has no such models, or a parameter has no such value.
+        StoreError: S3 does not answer or refuses, or what lies there is not whole.
     """
 
     def __init__(
@@ -85,7 +88,8 @@ class TritonServer:
         shutdown_timeout_s: float = 10.0,
         progress: Progress = silent,
     ) -> None:
-        self.repository = Repository(repository)
+        self.source = source_of(repository, models or (), progress)
+        self.repository = self.source.repository
         known = self.repository.models()
         unknown = sorted(set(models or ()) - set(known))
         if unknown:
@@ -377,7 +381,7 @@ class TritonServer:
 
     def _tell_others(self, supervisor_url: str | None, watched: bool) -> None:
         record = RunningServer(
-            repository=str(self.repository.path),
+            repository=self.source.name,
             http_url=self.http_url,
             grpc_url=self.grpc_url,
             secret=self._secret,

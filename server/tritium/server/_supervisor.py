@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import defaultdict, deque
@@ -30,6 +31,8 @@ _STEADY_S = 60.0
 _STRIKES = 4
 _STRIKES_WITHIN_S = 120.0
 _UNLOAD_S = 2.0
+# Asking S3 costs a listing, and a look at the folder nearly nothing.
+_LOOKS_PER_REFRESH = 10
 
 
 class Supervisor:
@@ -46,7 +49,8 @@ class Supervisor:
         server: the server, not yet started.
         health_port: the port of readiness and metrics on loopback; 0 takes any free one.
         watch_s: seconds between two looks at the repository; what changed between two of them and holds still until
-            the next is reloaded by itself. None leaves it to :meth:`reload`.
+            the next is reloaded by itself. A repository in S3 is asked at every tenth look. None leaves it to
+            :meth:`reload`.
         progress: called with a line for people whenever something happens.
 
     Raises:
@@ -135,28 +139,33 @@ class Supervisor:
     def reload(self, model: str) -> None:
         """Load what the repository has of a model now. If that fails, what was served goes on.
 
-        A model that is quarantined gets another chance; one that is new in the repository is served from now on.
+        A model that is quarantined gets another chance; one that is new in the repository is served from now on. From
+        S3 it is pulled first.
 
         Raises:
             InputError: there is no such model.
+            StoreError: S3 does not answer or refuses, or the model is not whole there.
+            RepositoryError: the copy of what is in S3 cannot be written.
             ManifestError: a file of a version is not the one that was published.
             SignatureError: there is a public key, and a version is not signed by it.
             ServerError: the model does not load; the message has Triton's reason.
         """
+        try:
+            # It may take long, and meanwhile models are healed.
+            self.server.source.pull(model)
+        except TritiumError as exc:
+            self._refuse(model, exc)
+            raise
+        self._reload(model)
+
+    def _reload(self, model: str) -> None:
         with self._changing:
-            before = self._states.all().get(model)
             there = model in self.server.repository.models()
             now = self._fingerprint(model) if there else Fingerprint()
             try:
                 self._load(model)
             except TritiumError as exc:
-                if before:
-                    self._states.set(model, before.state, before.reason)
-                    self._progress(f"{model} was not reloaded, and what was served goes on: {exc}")
-                else:
-                    self._progress(f"{model} is not served: {exc}")
-                if before or there:
-                    self._states.reloads.labels(model, "refused").inc()
+                self._refuse(model, exc)
                 raise
             finally:
                 # Of what was refused as well: the watch does not try it again before it changes.
@@ -167,6 +176,14 @@ class Supervisor:
             self._states.reloads.labels(model, "done").inc()
             versions = ", ".join(map(str, served_versions(self.server.repository, model)))
             self._progress(f"{model} was reloaded: version {versions}")
+
+    def _refuse(self, model: str, exc: TritiumError) -> None:
+        served = model in self._states.all()
+        what = "was not reloaded, and what was served goes on" if served else "is not served"
+        self._progress(f"{model} {what}: {exc}")
+        # Not of every name that somebody asks for.
+        if served or model in self.server.repository.models():
+            self._states.reloads.labels(model, "refused").inc()
 
     def _load(self, model: str) -> None:
         if model not in self.server.models:
@@ -187,9 +204,13 @@ class Supervisor:
         return {model: self._fingerprint(model) for model in self._watched()}
 
     def _watch(self, every_s: float) -> None:
-        before, told = dict(self._seen), ""
-        while not self._stopping.wait(every_s):
+        before, told, answered = dict(self._seen), "", True
+        for look in itertools.count(1):
+            if self._stopping.wait(every_s):
+                return
             try:
+                if look % _LOOKS_PER_REFRESH == 0:
+                    answered = self._refresh(answered)
                 now = self._fingerprints()
                 for model in settled(self._seen, before, now):
                     self._take_over(model, there=model in now)
@@ -200,12 +221,26 @@ class Supervisor:
                     self._progress(f"Watching the repository goes on after {trouble}")
                 told = trouble
 
+    def _refresh(self, answered: bool) -> bool:
+        """Bring what changed in S3; whether it answered. That it does not is said once, as it may last."""
+        source = self.server.source
+        try:
+            for model, exc in source.refresh(None if self.server.serves_all else self.server.models):
+                self._refuse(model, exc)
+        except TritiumError as exc:
+            if answered:
+                self._progress(f"What changes in {source.name} is not known now; what is served goes on: {exc}")
+            return False
+        if not answered:
+            self._progress(f"What changes in {source.name} is known again")
+        return True
+
     def _take_over(self, model: str, *, there: bool) -> None:
         with self._changing, suppress(TritiumError):  # a refusal was told already
             if self._stopping.is_set():
                 return
             if there:
-                self.reload(model)
+                self._reload(model)
             else:
                 del self._seen[model]
                 self._progress(f"{model} is not in the repository any more; it is served on until Triton starts again")
