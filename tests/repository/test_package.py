@@ -31,6 +31,7 @@ def test_published_names_are_pinned_and_sorted() -> None:
         "S3Repository",
         "Serving",
         "SignatureError",
+        "StoreAccessError",
         "StoreError",
         "Tolerance",
         "Verdict",

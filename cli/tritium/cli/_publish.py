@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ._shared import json_option, print_json, repository_option
+from ._shared import json_option, print_json, repository_option, tell_how_to_serve
 
 
 @click.command("publish")
@@ -35,3 +35,4 @@ def command(folder: Path, repository: Path, as_json: bool) -> None:
         )
     else:
         click.echo(str(published))
+    tell_how_to_serve(repository, [published.model])

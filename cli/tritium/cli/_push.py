@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ._shared import json_option, print_json, repository_option, say
+from ._shared import json_option, print_json, repository_option, say, tell_how_to_serve
 
 
 @click.command("push")
@@ -30,3 +30,4 @@ def command(to: str, repository: Path, models: tuple[str, ...], as_json: bool) -
     else:
         for model in pushed:
             click.echo(str(model))
+    tell_how_to_serve(pushed[0].url, [model.model for model in pushed if model.sent])

@@ -8,25 +8,28 @@ import click
 
 from tritium.client import InputError
 
-from ._shared import json_option, print_json, reload_running, repository_option, say
+from ._shared import json_option, print_json, reload_running, repository_place_option, say
 
 
 @click.command("reload")
 @click.argument("model")
-@repository_option
+@repository_place_option
 @json_option
-def command(model: str, repository: Path, as_json: bool) -> None:
+def command(model: str, repository: Path | str, as_json: bool) -> None:
     """Have the running servers of a repository load MODEL again.
 
     They take over what the repository has now, without losing a request: a new version, a version policy, a config. If
     it does not load, or a file is not the one that was published, they go on with what they have, and this exits 1.
+    From a repository in S3 they fetch it first.
     """
     from tritium.repository import Repository
 
-    Repository(repository).version_folder(model)  # says what there is instead
+    if isinstance(repository, Path):
+        Repository(repository).version_folder(model)  # says what there is instead
+        repository = repository.absolute()
     reloaded = reload_running(repository, model)
     if not reloaded:
-        raise InputError(f"No `tritium serve` of yours runs over {repository.absolute()}: there is nothing to reload")
+        raise InputError(f"No `tritium serve` of yours runs over {repository}: there is nothing to reload")
     if as_json:
         print_json({"model": model, "reloaded": reloaded})
     else:

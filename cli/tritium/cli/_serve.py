@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import json_option, port_options, print_json, repository_option, say
+from ._shared import json_option, port_options, print_json, repository_place_option, say
 
 if TYPE_CHECKING:
     from tritium.server import Supervisor, TritonServer
@@ -23,7 +23,7 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
 
 
 @click.command("serve")
-@repository_option
+@repository_place_option
 @click.option("--model", "models", multiple=True, help="Serve this model; may be given several times. All by default.")
 @port_options
 @click.option(
@@ -43,6 +43,11 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
     default=8003,
     show_default=True,
     help="The supervisor's port, for readiness and metrics of its own; 0 stands for any free one.",
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Take over by itself what changes in the repository: new versions, new models, configs.",
 )
 @click.option(
     "--allow-shared-memory",
@@ -86,7 +91,7 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
 @click.option("--rate-limit", is_flag=True, help="Heed the rate_limiter of the configs' instance groups.")
 @json_option
 def command(
-    repository: Path,
+    repository: Path | str,
     models: tuple[str, ...],
     http_port: int,
     grpc_port: int,
@@ -94,6 +99,7 @@ def command(
     onnx_backend: str,
     expose: bool,
     health_port: int,
+    watch: bool,
     allow_shared_memory: bool,
     public_key: Path | None,
     log_format: str,
@@ -108,8 +114,8 @@ def command(
 
     A supervisor starts Triton again if it dies or hangs, and loads a model anew if its backend process dies. Loading
     models, shared memory, traces and logs take a secret that only you can read; `tritium reload` and `tritium rollback`
-    use it. It ends with Ctrl-C or SIGTERM. The first start fetches the server. With --json one document is printed when
-    every model is ready.
+    use it. A repository in S3 is copied into the cache and served from there. It ends with Ctrl-C or SIGTERM. The first
+    start fetches the server. With --json one document is printed when every model is ready.
     """
     from tritium.server import Supervisor, TritonServer
 
@@ -138,8 +144,9 @@ def command(
             "hosts that you trust reach it."
         )
         say(server.note(warning, "WARNING"))
+    watch_s = 1.0 if watch else None
     try:
-        with Supervisor(server, health_port=health_port, progress=say) as supervisor:
+        with Supervisor(server, health_port=health_port, watch_s=watch_s, progress=say) as supervisor:
             _announce(supervisor, as_json, in_a_line=log_format == "json")
             try:
                 threading.Event().wait()

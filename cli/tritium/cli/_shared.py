@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from tritium.client import TritiumError
 
 if TYPE_CHECKING:
     from tritium.client import Client
+    from tritium.server import RunningServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -25,6 +27,23 @@ repository_option = click.option(
     default=Path("model_repository"),
     show_default=True,
     help="The model repository's folder.",
+)
+
+
+def _place(text: str) -> Path | str:
+    """A folder as a path, or a URL of S3 as it is: a path would lose one of its slashes."""
+    from tritium.repository import is_s3
+
+    return text.rstrip("/") if is_s3(text) else Path(text)
+
+
+repository_place_option = click.option(
+    "--repository",
+    type=_place,
+    default="model_repository",
+    show_default=True,
+    metavar="FOLDER|URL",
+    help="The model repository: a folder, or s3://bucket/prefix, or s3://http://host:port/bucket/prefix.",
 )
 url_option = click.option(
     "--url",
@@ -85,19 +104,41 @@ def connect(url: str) -> Client:
     return Client(url, headers=headers)
 
 
-def reload_running(repository: Path, model: str) -> list[str]:
+def supervised(repository: Path | str) -> list[RunningServer]:
+    """The servers with a supervisor that this user runs over a repository: a folder, or a URL of S3."""
+    from tritium.server import running_servers
+
+    def resolved(place: Path | str) -> Path | str:
+        return place.resolve() if isinstance(place, Path) else place
+
+    return [
+        running
+        for running in running_servers()
+        if running.supervisor_url and resolved(_place(running.repository)) == resolved(repository)
+    ]
+
+
+def tell_how_to_serve(repository: Path | str, models: Sequence[str]) -> None:
+    """Say what is left to do where a server of this user serves a repository and does not watch it."""
+    with suppress(ImportError):  # without the server's extra there is none on this machine
+        if any(not server.watched for server in supervised(repository)):
+            where = "" if repository == Path("model_repository") else f" --repository {shlex.quote(str(repository))}"
+            for model in models:
+                say(f"`tritium reload {model}{where}` serves it")
+
+
+def reload_running(repository: Path | str, model: str) -> list[str]:
     """Have every server that this user runs over a repository load a model again; the URLs of those servers.
 
     Raises:
         ReloadError: a server refuses; it goes on with what it has.
     """
-    from tritium.server import reload_model, running_servers
+    from tritium.server import reload_model
 
     reloaded = []
-    for running in running_servers():
-        if running.supervisor_url and Path(running.repository).resolve() == repository.resolve():
-            reload_model(running, model)
-            reloaded.append(running.http_url)
+    for running in supervised(repository):
+        reload_model(running, model)
+        reloaded.append(running.http_url)
     return reloaded
 
 

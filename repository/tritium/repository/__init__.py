@@ -14,6 +14,7 @@ from ._errors import (
     PublishError,
     RepositoryError,
     SignatureError,
+    StoreAccessError,
     StoreError,
 )
 from ._golden import GoldenCases
@@ -64,6 +65,7 @@ __all__ = [
     "S3Repository",
     "Serving",
     "SignatureError",
+    "StoreAccessError",
     "StoreError",
     "Tolerance",
     "Verdict",

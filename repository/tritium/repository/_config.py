@@ -94,8 +94,12 @@ def config_text(config: ModelConfig) -> str:
     return text if config.max_batch_size else f"{text}max_batch_size: 0\n"
 
 
-def read_config(path: Path) -> ModelConfig:
+def read_config(path: Path, *, called: str = "") -> ModelConfig:
     """Read a `config.pbtxt`.
+
+    Args:
+        path: the file.
+        called: what errors call it, where it is the copy of something else.
 
     Raises:
         ConfigError: it is missing, or is no ModelConfig; the message has the line.
@@ -103,9 +107,9 @@ def read_config(path: Path) -> ModelConfig:
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} is no Triton model config: {exc}") from exc
+        raise ConfigError(f"{called or path} is no Triton model config: {exc}") from exc
     except OSError as exc:
-        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+        raise ConfigError(f"{called or path} cannot be read: {exc.strerror}") from exc
 
 
 def input_specs(config: ModelConfig) -> list[TensorSpec]:

@@ -7,6 +7,7 @@ TritiumError
 ├── SignatureError                       a version is not signed by a key, or is not what was signed
 ├── ArtifactError                        a model file does not load or does not run
 ├── StoreError                           a repository in S3 cannot be used, or what lies there is not whole
+│   └── StoreAccessError                 S3 did not answer, or refused; what lies there may be good
 ├── RepositoryError                      a repository could not be changed; it is as it was
 └── PublishError                         a version was not published; nothing has changed
     └── GateError                        it does not give the golden outputs, or not as its config says
@@ -39,6 +40,14 @@ class ArtifactError(TritiumError):
 
 class StoreError(TritiumError):
     """A repository in S3 cannot be reached or used, or what lies there is not what was sent.
+
+    Attributes:
+        url: the object or the repository that it is about.
+    """
+
+
+class StoreAccessError(StoreError):
+    """S3 did not answer, or refused. What lies there may be good: the same may work later, or with other credentials.
 
     Attributes:
         url: the object or the repository that it is about.

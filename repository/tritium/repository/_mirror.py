@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -95,10 +96,28 @@ def mirror(bucket: Bucket, target: Path, models: Sequence[str], progress: Callab
     return sorted([*(change.model for change in changes), *gone])
 
 
+def fingerprints(bucket: Bucket) -> dict[str, str]:
+    """For each model with a whole version, another value as soon as anything of it that would be pulled is another."""
+    whole = (model for model in _models(bucket).values() if model.whole_versions())
+    return {
+        model.name: hashlib.sha256(json.dumps(model.entries(), sort_keys=True).encode()).hexdigest() for model in whole
+    }
+
+
+def whole_versions(bucket: Bucket, model: str) -> list[int]:
+    """The versions of a model that are whole there, in ascending order.
+
+    Raises:
+        InputError: there is no such model.
+        StoreError: S3 does not answer or refuses, or there is no whole model.
+    """
+    return sorted(map(int, _whole_models(bucket, [model])[model].whole_versions()))
+
+
 def _whole_models(bucket: Bucket, models: Sequence[str]) -> dict[str, _Model]:
     """The models there that have a whole version, or those of them that are asked for."""
     found = {model.name: model for model in _models(bucket).values() if model.whole_versions()}
-    for name in found:
+    for name in sorted(found.keys() & set(models or found)):
         try:
             check_name(name)
         except InputError as exc:

@@ -135,22 +135,38 @@ def roll_back(repository: str | Path | Repository, model: str, version: int | No
     repository = opened(repository)
     with _changing(repository, model):
         config = repository.config(model)
-        versions = repository.versions(model)
-        served = VersionPolicy.of(config).served(versions)
-        older = [number for number in versions if served and number < served[-1]]
-        if version is not None and version not in versions:
-            repository.version_folder(model, version)  # says which there are
-        if not older:
-            raise InputError(f"{model!r} serves version {_listed(served)}; there is none before it to go back to")
-        if version is not None and version not in older:
-            raise InputError(
-                f"Version {version} of {model!r} is not older than {served[-1]}, which is served; go back to one of "
-                f"{_listed(older)}, or use set_version_policy"
-            )
-        chosen = older[-1] if version is None else version
-        VersionPolicy(specific=(chosen,)).set_in(config)
+        chosen = set_back(config, repository.versions(model), version, model=model, place=repository.path)
         _write(repository.path / model, config)
         return chosen
+
+
+def set_back(config: ModelConfig, versions: Sequence[int], version: int | None, *, model: str, place: object) -> int:
+    """Have a config serve an older version, alone; its number.
+
+    Args:
+        config: the config, which is changed.
+        versions: the versions that there are, in ascending order.
+        version: the version to go back to; None for the one before the latest that is served.
+        model: the model's name, for errors.
+        place: the repository, for errors.
+
+    Raises:
+        InputError: there is no such version, or no older one.
+    """
+    served = VersionPolicy.of(config).served(versions)
+    older = [number for number in versions if served and number < served[-1]]
+    if version is not None and version not in versions:
+        raise InputError(f"There is no version {version} of {model!r} in {place}; it has {_listed(versions)}")
+    if not older:
+        raise InputError(f"{model!r} serves version {_listed(served)}; there is none before it to go back to")
+    if version is not None and version not in older:
+        raise InputError(
+            f"Version {version} of {model!r} is not older than {served[-1]}, which is served; go back to one of "
+            f"{_listed(older)}, or use set_version_policy"
+        )
+    chosen = older[-1] if version is None else version
+    VersionPolicy(specific=(chosen,)).set_in(config)
+    return chosen
 
 
 def retire(repository: str | Path | Repository, model: str, version: int) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tritium.client import InputError, MissingExtraError
 
-from ._errors import StoreError
+from ._errors import StoreAccessError, StoreError
 
 SCHEME = "s3://"
 # Triton's own forms.
@@ -258,14 +258,16 @@ class Bucket:
 
     @contextmanager
     def _explained(self, name: str = "") -> Iterator[None]:
-        """Turn every failure of S3 into a StoreError that says what to do."""
+        """Turn every failure of S3 into a StoreAccessError that says what to do."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
         except (BotoCoreError, ClientError) as exc:
             place = self.location(name)
-            raise StoreError(f"{place} cannot be used: {str(exc).rstrip('.')}. {_advice(exc)}", url=place) from exc
+            raise StoreAccessError(
+                f"{place} cannot be used: {str(exc).rstrip('.')}. {_advice(exc)}", url=place
+            ) from exc
 
 
 def _advice(exc: Exception) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tritium.client import InputError
 
-from ._config import check_name
+from ._config import check_name, config_text, read_config
 from ._errors import RepositoryError, StoreError
 from ._manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, file_sha256
-from ._mirror import mirror
+from ._mirror import fingerprints, mirror, whole_versions
+from ._operations import set_back
 from ._repository import CONFIG_NAME, Repository
 from ._s3 import SCHEME, Bucket, Stored, is_safe
 
@@ -171,6 +173,46 @@ class S3Repository:
         for name, stored in sorted(self._bucket.listing().items()):
             digest.update(f"{name}\0{stored.etag}\0{stored.size_bytes}\0".encode())
         return digest.hexdigest()
+
+    def fingerprints(self) -> dict[str, str]:
+        """For each model with a whole version, a value that is another one as soon as pulling it would bring something.
+
+        It costs a listing.
+
+        Raises:
+            StoreError: S3 does not answer or refuses, or an object's name cannot be a file's.
+        """
+        return fingerprints(self._bucket)
+
+    def roll_back(self, model: str, version: int | None = None) -> int:
+        """Serve an older version, alone, as `tritium.repository.roll_back` does: one write of the config there.
+
+        Args:
+            model: the model's name.
+            version: the version to go back to; by default the one before the latest that is served.
+
+        Returns:
+            The version that is served from now on.
+
+        Raises:
+            InputError: there is no such model, version or older version.
+            ConfigError: the config there cannot be read.
+            StoreError: S3 does not answer or refuses, or has no config of it.
+        """
+        versions = whole_versions(self._bucket, model)
+        name = f"{model}/{CONFIG_NAME}"
+        place = self._bucket.location(name)
+        there = self._bucket.listing(name)
+        if name not in there:
+            raise StoreError(f"There is no {place}. Push the model with one", url=place, model=model)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / CONFIG_NAME
+            self._bucket.fetch(name, there[name], path)
+            config = read_config(path, called=place)
+            chosen = set_back(config, versions, version, model=model, place=self.url)
+            path.write_text(config_text(config), encoding="utf-8")
+            self._bucket.put(name, path, file_sha256(path))
+        return chosen
 
     def put_config(self, model: str, local: Repository) -> None:
         """Replace a model's `config.pbtxt` by the local one, at once: to roll back, or to change what is served.

@@ -29,11 +29,12 @@ class RunningServer:
     """What a running server tells other processes of the same user.
 
     Attributes:
-        repository: the folder that it serves.
+        repository: the folder that it serves, or the URL of the repository in S3.
         http_url: as in ``http://127.0.0.1:8000``.
         grpc_url: as in ``grpc://127.0.0.1:8001``.
         secret: what administering it takes.
         supervisor_url: where its supervisor answers; None if it has none.
+        watched: whether its supervisor reloads by itself what changes in the repository.
     """
 
     repository: str
@@ -41,6 +42,7 @@ class RunningServer:
     grpc_url: str
     secret: str
     supervisor_url: str | None = None
+    watched: bool = False
 
     def __repr__(self) -> str:
         """Without the secret."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from tritium.client import Client, InputError, TritiumError
-from tritium.repository import ConfigError, Repository, cache_dir, check_loadable
+from tritium.repository import ConfigError, cache_dir, check_loadable
 
 from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
@@ -29,6 +29,7 @@ from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._process import BoundProcess
 from ._runs import RunningServer, hold, run_folder, shm_prefix, sweep_dead_owners, sweep_shm, write_record
 from ._runtime import Progress, Runtime, install_runtime, silent
+from ._source import source_of
 from ._stub_env import stub_environment
 from ._system import libpython, site_folders
 
@@ -52,7 +53,8 @@ class TritonServer:
     :meth:`client` sends along.
 
     Args:
-        repository: the model repository's folder.
+        repository: the model repository's folder; or its URL in S3, ``s3://bucket/prefix``, which is copied into the
+            cache first. Its credentials are those of boto3, and Triton gets none of them.
         models: the models to load; all by default.
         http_port: the port for HTTP; 0 takes any free one, as for the other two.
         grpc_port: the port for gRPC.
@@ -78,6 +80,7 @@ class TritonServer:
 
     Raises:
         InputError: the repository is no folder or has no such models, or a parameter has no such value.
+        StoreError: S3 does not answer or refuses, or what lies there is not whole.
     """
 
     def __init__(
@@ -102,7 +105,8 @@ class TritonServer:
         shutdown_timeout_s: float = 10.0,
         progress: Progress = silent,
     ) -> None:
-        self.repository = Repository(repository)
+        self.source = source_of(repository, models or (), progress)
+        self.repository = self.source.repository
         known = self.repository.models()
         unknown = sorted(set(models or ()) - set(known))
         if unknown:
@@ -114,6 +118,7 @@ class TritonServer:
                 f"There are no models in {self.repository.path}; `tritium zoo train` builds the reference models"
             )
         self.models = list(models or known)
+        self.serves_all = not models
         self._asked_ports = dict(zip(_KINDS, (http_port, grpc_port, metrics_port), strict=True))
         for kind, port in self._asked_ports.items():
             if not 0 <= port < 65536:
@@ -161,11 +166,12 @@ class TritonServer:
         """Stop the server, as :meth:`stop`; if it is a StartError that leaves the block, the log is kept."""
         self._end(keep_log=isinstance(exc, StartError))
 
-    def start(self, *, supervisor_url: str | None = None) -> None:
+    def start(self, *, supervisor_url: str | None = None, watched: bool = False) -> None:
         """Start Triton and wait until every model is ready. The runtime is installed first, if it is not there.
 
         Args:
             supervisor_url: where its supervisor answers; other processes of this user are told.
+            watched: whether that one reloads by itself what changes in the repository; they are told, too.
 
         Raises:
             UnsupportedSystemError: this machine or this Python cannot run it.
@@ -191,7 +197,7 @@ class TritonServer:
             try:
                 self._wait_until_ready()
                 self._warn_of_what_is_off(self.models)
-                self._tell_others(supervisor_url)
+                self._tell_others(supervisor_url, watched)
                 return
             except BaseException as exc:
                 taken = any("Address already in use" in line or "failed to bind" in line for line in self._process.tail)
@@ -440,13 +446,14 @@ class TritonServer:
                 if off[asked]:
                     self._progress(f"{model}: its config's {asked} has no effect: serve with {how}", "WARNING")
 
-    def _tell_others(self, supervisor_url: str | None) -> None:
+    def _tell_others(self, supervisor_url: str | None, watched: bool) -> None:
         record = RunningServer(
-            repository=str(self.repository.path),
+            repository=self.source.name,
             http_url=self.http_url,
             grpc_url=self.grpc_url,
             secret=self._secret,
             supervisor_url=supervisor_url,
+            watched=watched,
         )
         write_record(self.folder, record)
 

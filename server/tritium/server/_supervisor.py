@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import defaultdict, deque
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ from ._runtime import Progress, silent
 from ._server import TritonServer
 from ._states import ModelReport, ModelState, States
 from ._stubs import live_stubs
+from ._watch import Fingerprint, fingerprint, settled
 
 _LOOK_S = 0.5
 # A Triton that says nothing for so long hangs. A busy machine makes it slow, but it still answers now and then.
@@ -29,6 +32,8 @@ _STEADY_S = 60.0
 _STRIKES = 4
 _STRIKES_WITHIN_S = 120.0
 _UNLOAD_S = 2.0
+# Asking S3 costs a listing, and a look at the folder nearly nothing.
+_LOOKS_PER_REFRESH = 10
 
 
 class Supervisor:
@@ -45,16 +50,32 @@ class Supervisor:
     Args:
         server: the server, not yet started.
         health_port: the port of readiness and metrics on loopback; 0 takes any free one.
+        watch_s: seconds between two looks at the repository; what changed between two of them and holds still until
+            the next is reloaded by itself. A repository in S3 is asked at every tenth look. None leaves it to
+            :meth:`reload`.
         progress: called with a line for people whenever something happens.
+
+    Raises:
+        InputError: a parameter has no such value.
     """
 
-    def __init__(self, server: TritonServer, *, health_port: int = 0, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        server: TritonServer,
+        *,
+        health_port: int = 0,
+        watch_s: float | None = None,
+        progress: Progress = silent,
+    ) -> None:
         if not 0 <= health_port < 65536:
             raise InputError(f"The 'health_port' parameter must be 0 to 65535, got {health_port} instead")
+        if watch_s is not None and not watch_s > 0:
+            raise InputError(f"The 'watch_s' parameter must be more than 0 seconds, or None, got {watch_s} instead")
         self.server = server
         self._states = States(server.models)
         self._asked_port = health_port
         self._show = progress
+        self._watch_s = watch_s
         # Whatever changes what Triton has loaded: one at a time.
         self._changing = threading.RLock()
         self._stopping = threading.Event()
@@ -67,6 +88,8 @@ class Supervisor:
         self._restarting = False
         self._started_s = self._answered_s = 0.0
         self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
+        # How each model was when it was last loaded, or refused.
+        self._seen: dict[str, Fingerprint] = {}
         self._health: HealthServer | None = None
 
     def __enter__(self) -> Supervisor:
@@ -81,7 +104,9 @@ class Supervisor:
         # It answers from now on, so that whoever waits for readiness sees the models loading.
         threading.Thread(target=health.serve_forever, name="triton-health", daemon=True).start()
         try:
-            self.server.start(supervisor_url=self.url)
+            # Before they are loaded: what changes meanwhile is a change.
+            self._seen = {model: self._fingerprint(model) for model in self.server.models}
+            self.server.start(supervisor_url=self.url, watched=self._watch_s is not None)
             for model in self.server.models:
                 self._serving(model)
         except BaseException:
@@ -90,6 +115,9 @@ class Supervisor:
             raise
         self._started_s = self._answered_s = time.monotonic()
         self._thread.start()
+        if self._watch_s is not None:
+            # A thread of its own, so that what takes long there keeps no model from being healed.
+            threading.Thread(target=self._watch, args=(self._watch_s,), name="triton-watch", daemon=True).start()
         return self
 
     def __exit__(
@@ -120,29 +148,51 @@ class Supervisor:
     def reload(self, model: str) -> None:
         """Load what the repository has of a model now. If that fails, what was served goes on.
 
-        A model that is quarantined gets another chance; one that is new in the repository is served from now on.
+        A model that is quarantined gets another chance; one that is new in the repository is served from now on. From
+        S3 it is pulled first.
 
         Raises:
             InputError: there is no such model.
+            StoreError: S3 does not answer or refuses, or the model is not whole there.
+            RepositoryError: the copy of what is in S3 cannot be written.
             ManifestError: a file of a version is not the one that was published.
             SignatureError: there is a public key, and a version is not signed by it.
             ServerError: the model does not load; the message has Triton's reason.
         """
+        try:
+            # It may take long, and meanwhile models are healed.
+            self.server.source.pull(model)
+        except TritiumError as exc:
+            self._refuse(model, exc)
+            raise
+        self._reload(model)
+
+    def _reload(self, model: str) -> None:
         with self._changing:
-            before = self._states.all().get(model)
+            there = model in self.server.repository.models()
+            now = self._fingerprint(model) if there else Fingerprint()
             try:
                 self._load(model)
             except TritiumError as exc:
-                if before:
-                    self._states.set(model, before.state, before.reason)
-                    self._states.reloads.labels(model, "refused").inc()
-                self._progress(f"{model} was not reloaded, and what was served goes on: {exc}", "WARNING")
+                self._refuse(model, exc)
                 raise
+            finally:
+                # Of what was refused as well: the watch does not try it again before it changes.
+                if model in self._watched():
+                    self._seen[model] = now
             self._deaths[model].clear()
             self._serving(model)
             self._states.reloads.labels(model, "done").inc()
             versions = ", ".join(map(str, served_versions(self.server.repository, model)))
             self._progress(f"{model} was reloaded: version {versions}")
+
+    def _refuse(self, model: str, exc: TritiumError) -> None:
+        served = model in self._states.all()
+        what = "was not reloaded, and what was served goes on" if served else "is not served"
+        self._progress(f"{model} {what}: {exc}", "WARNING")
+        # Not of every name that somebody asks for.
+        if served or model in self.server.repository.models():
+            self._states.reloads.labels(model, "refused").inc()
 
     def _load(self, model: str) -> None:
         if model not in self.server.models:
@@ -150,6 +200,61 @@ class Supervisor:
         self.server.load(model)
         if model not in self.server.models:
             self.server.models.append(model)
+
+    def _fingerprint(self, model: str) -> Fingerprint:
+        return fingerprint(self.server.repository.path / model)
+
+    def _watched(self) -> list[str]:
+        """The models in the repository that are served, or may be because all are."""
+        there = self.server.repository.models()
+        return there if self.server.serves_all else [model for model in there if model in self.server.models]
+
+    def _fingerprints(self) -> dict[str, Fingerprint]:
+        return {model: self._fingerprint(model) for model in self._watched()}
+
+    def _watch(self, every_s: float) -> None:
+        before, told, answered = dict(self._seen), "", True
+        for look in itertools.count(1):
+            if self._stopping.wait(every_s):
+                return
+            try:
+                if look % _LOOKS_PER_REFRESH == 0:
+                    answered = self._refresh(answered)
+                now = self._fingerprints()
+                for model in settled(self._seen, before, now):
+                    self._take_over(model, there=model in now)
+                before, told = now, ""
+            except Exception as exc:
+                if self._stopping.is_set():
+                    return
+                trouble = f"{type(exc).__name__}: {exc}"
+                if trouble != told:  # it may well be the same at every look
+                    self._progress(f"Watching the repository goes on after {trouble}", "WARNING")
+                told = trouble
+
+    def _refresh(self, answered: bool) -> bool:
+        """Bring what changed in S3; whether it answered. That it does not is said once, as it may last."""
+        source = self.server.source
+        try:
+            for model, exc in source.refresh(None if self.server.serves_all else self.server.models):
+                self._refuse(model, exc)
+        except TritiumError as exc:
+            if answered:
+                self._progress(f"What changes in {source.name} is not known now; what is served goes on: {exc}")
+            return False
+        if not answered:
+            self._progress(f"What changes in {source.name} is known again")
+        return True
+
+    def _take_over(self, model: str, *, there: bool) -> None:
+        with self._changing, suppress(TritiumError):  # a refusal was told already
+            if self._stopping.is_set():
+                return
+            if there:
+                self._reload(model)
+            else:
+                del self._seen[model]
+                self._progress(f"{model} is not in the repository any more; it is served on until Triton starts again")
 
     def _run(self) -> None:
         while not self._stopping.wait(_LOOK_S):
@@ -192,10 +297,13 @@ class Supervisor:
             self._unload(model)
             self.server.load(model)
         except TritiumError as exc:
-            if self.server.wait(0) is None and not self._serves_as_before(model, str(exc)):
+            if self.server.wait(0) is not None:
+                return
+            if not self._serves_as_before(model, str(exc)):
                 self._quarantine(model, f"{reason}, and it does not load: {exc}")
-            return
-        self._serving(model)
+                return
+        else:
+            self._serving(model)
         self._states.heals.labels(model).inc()
         self._progress(f"{model} is serving again")
 

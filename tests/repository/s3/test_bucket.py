@@ -14,6 +14,7 @@ from tritium.repository import (
     ConfigError,
     Repository,
     S3Repository,
+    StoreAccessError,
     StoreError,
     VersionPolicy,
     is_s3,
@@ -98,6 +99,65 @@ class TestFingerprint:
             seen.append(store.fingerprint())
         assert len(set(seen)) == len(seen)
 
+    def test_each_model_has_its_own_and_what_is_not_whole_changes_none(
+        self, store: S3Repository, local: Repository, hand_written: Repository, raw: Raw
+    ) -> None:
+        assert store.fingerprints() == {}
+        store.push(local)
+        store.push(hand_written)
+        before = store.fingerprints()
+        assert sorted(before) == ["plus_one", "words"]
+        raw.write("plus_one/3/model.onnx", b"a push that goes on")
+        assert store.fingerprints() == before
+        raw.write("plus_one/3/manifest.json", b"{}")
+        after = store.fingerprints()
+        assert (after["plus_one"] != before["plus_one"], after["words"]) == (True, before["words"])
+
+
+class TestRollBack:
+    def test_the_config_there_names_the_version_before(
+        self, store: S3Repository, local: Repository, wire: Wire, target: Path
+    ) -> None:
+        store.push(local)
+        store.pull(target)
+        wire.asked.clear()
+        assert store.roll_back("plus_one") == 1
+        assert wire.of("PutObject") == ["plus_one/config.pbtxt"]
+        assert store.pull(target) == ["plus_one"]
+        config = Repository(target).config("plus_one")
+        assert VersionPolicy.of(config) == VersionPolicy(specific=(1,))
+        VersionPolicy(latest=1).set_in(config)
+        assert config == local.config("plus_one"), "everything else is as it was"
+
+    @pytest.mark.parametrize(
+        ("model", "version", "message"),
+        [
+            ("plus_two", None, "There is no model 'plus_two' with a whole version in s3://"),
+            ("plus_one", 3, "There is no version 3 of 'plus_one' in s3://.*; it has 1, 2"),
+            ("plus_one", 2, "Version 2 of 'plus_one' is not older than 2, which is served; go back to one of 1"),
+        ],
+        ids=["no model", "no version", "no older version"],
+    )
+    def test_what_is_not_there_or_not_older_is_not_gone_back_to(
+        self, store: S3Repository, local: Repository, wire: Wire, model: str, version: int | None, message: str
+    ) -> None:
+        store.push(local)
+        wire.asked.clear()
+        with pytest.raises(InputError, match=message):
+            store.roll_back(model, version)
+        assert wire.of("PutObject") == []
+
+    def test_a_config_that_cannot_be_read_is_named_as_it_lies_there(
+        self, store: S3Repository, local: Repository, raw: Raw
+    ) -> None:
+        store.push(local)
+        raw.write("plus_one/config.pbtxt", b"what is this")
+        with pytest.raises(ConfigError, match=r"s3://.*/plus_one/config.pbtxt is no Triton model config"):
+            store.roll_back("plus_one")
+        raw.delete("plus_one/config.pbtxt")
+        with pytest.raises(StoreError, match=r"There is no s3://.*/plus_one/config.pbtxt"):
+            store.roll_back("plus_one")
+
 
 class TestPutConfig:
     def test_a_roll_back_is_one_put(
@@ -130,8 +190,9 @@ class TestFailures:
             lambda store, local, target: store.pull(target),
             lambda store, local, target: store.fingerprint(),
             lambda store, local, target: store.put_config("plus_one", local),
+            lambda store, local, target: store.roll_back("plus_one"),
         ],
-        ids=["push", "pull", "fingerprint", "put_config"],
+        ids=["push", "pull", "fingerprint", "put_config", "roll_back"],
     )
     def use(self, request: pytest.FixtureRequest, local: Repository, target: Path) -> Callable[[S3Repository], object]:
         return lambda store: request.param(store, local, target)
@@ -150,7 +211,7 @@ class TestFailures:
             closed.bind(("127.0.0.1", 0))  # taken, and nobody listens
             url = f"s3://http://127.0.0.1:{closed.getsockname()[1]}/models/prod"
             started = time.monotonic()
-            with pytest.raises(StoreError, match=rf"{url}.*Is something listening there"):
+            with pytest.raises(StoreAccessError, match=rf"{url}.*Is something listening there"):
                 use(S3Repository(url))
         assert time.monotonic() - started < 30
 
