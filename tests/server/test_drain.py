@@ -106,7 +106,7 @@ def test_what_runs_and_what_waits_is_answered_whole(
         handle = client.model(model)
         assert handle.metadata
         answers = [pool.submit(handle, np.array([1, size], np.float32)) for _ in range(3)]
-        wait_until(lambda: pending(server, first) >= 1)
+        wait_until(lambda: pending(server, first) == 2)
         assert server.stop() == 0
         for answer in answers:
             y = np.asarray(answer.result(60))
