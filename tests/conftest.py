@@ -127,7 +127,8 @@ def zoo(built: Callable[[str], Built], tmp_path_factory: pytest.TempPathFactory)
     project = Repository(ROOT / "model_repository")
     few = tmp_path_factory.mktemp("zoo")
     for name in DIGITS:
-        shutil.copytree(project.version_folder(name), few / name / str(built(name).version))
+        version = built(name).version
+        shutil.copytree(project.version_folder(name, version), few / name / str(version))
         for beside in ("config.pbtxt", "labels.txt"):
             shutil.copy2(project.path / name / beside, few / name)
     return Repository(few)
