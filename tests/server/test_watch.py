@@ -99,24 +99,25 @@ def test_a_version_that_is_published_under_traffic_is_taken_over_once_and_no_req
     watched: Watched, release: Release
 ) -> None:
     stop = threading.Event()
+    seen: tuple[set[float], ...] = (set(), set())
 
-    def send() -> set[float]:
-        seen = set()
+    def send(answers: set[float]) -> None:
         with Client(watched.supervisor.server.http_url) as client:
             handle = client.model("scaler")
             while not stop.is_set():
-                seen.add(float(handle(ROW)[0, 0]))
-        return seen
+                answers.add(float(handle(ROW)[0, 0]))
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(len(seen)) as pool:
         try:
-            sending = [pool.submit(send) for _ in range(2)]
+            sending = [pool.submit(send, answers) for answers in seen]
+            wait_until(lambda: all(answers == {2} for answers in seen))
             release(3)
-            wait_until(lambda: watched.answer() == 3)
+            wait_until(lambda: all(answers == {2, 3} for answers in seen))
             watched.wait_for_looks()
         finally:
             stop.set()
-    assert all(thread.result() == {2.0, 3.0} for thread in sending)
+    for thread in sending:
+        thread.result()
     assert watched.reloads("done") == 1
     assert [line for line in watched.said if line.startswith("scaler")] == ["scaler was reloaded: version 2"]
 
