@@ -114,7 +114,7 @@ def test_what_is_pushed_is_taken_over_and_what_is_damaged_keeps_no_other_back(
     push(3)
     wait_until(lambda: served.answer() == 3)
     push(4, "new")
-    wait_until(lambda: "new" in served.supervisor.states())
+    wait_until(lambda: served.reloads("done", "new") == 1)
     assert served.answer("new") == 4
 
     damage("scaler/2/model.onnx")
