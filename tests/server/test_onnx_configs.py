@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tritium.client import Client, ServerError
 from tritium.server import TritonServer
 
-from .conftest import Serve, config, doubler, identity, native_only, onnx_bytes, serving
+from .conftest import Serve, config, doubler, identity, native_only, onnx_bytes, serving, wait_until
 
 OPTIONAL_X = 'input { name: "x" data_type: TYPE_FP32 dims: 2 optional: true }'
 
@@ -49,6 +49,13 @@ TO_MAP = onnx.helper.make_model(
     ir_version=9,
 ).SerializeToString()
 
+
+def shrinking(devices: str) -> str:
+    """The config of a doubler that gives memory back after each run."""
+    key = "memory.enable_memory_arena_shrinkage"
+    return config("x FP32 2", "y FP32 2", more=f"parameters {{ key: '{key}' value {{ string_value: '{devices}' }} }}")
+
+
 REFUSED: Mapping[str, tuple[bytes, str, str]] = {
     "dtype of an input": (doubler(), config("x FP64 2", "y FP32 2"), "input 'x'.*TYPE_FP64 in the config"),
     "dtype of an output": (doubler(), config("x FP32 2", "y INT32 2"), "output 'y'.*TYPE_INT32 in the config"),
@@ -71,6 +78,21 @@ REFUSED: Mapping[str, tuple[bytes, str, str]] = {
         ),
         "'inter_op_thread_count' must be a whole number from 0 to 1024, got '100000' instead",
     ),
+    "an arena of nothing": (doubler(), shrinking("disk:0"), "must be a list such as cpu:0;gpu:0, got 'disk:0'"),
+    "an arena that is off": (
+        doubler(),
+        shrinking("cpu:0") + "parameters { key: 'enable_mem_arena' value { string_value: 'false' } }",
+        "names the CPU's arena, which enable_mem_arena turns off",
+    ),
+    "a batch output": (
+        doubler(),
+        config(
+            "x FP32 2",
+            "y FP32 2",
+            more="batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: 'y' source_input: 'x' }",
+        ),
+        "the config has a batch_output, which this backend does not have",
+    ),
     "an empty file": (b"", config("x FP32 2", "y FP32 2"), "ONNX Runtime .* cannot load"),
 }
 
@@ -83,12 +105,6 @@ def test_a_config_that_is_not_the_models_is_refused_at_load(serve: Serve, what: 
 
 
 NO_TYPE = "sequence_batching { state { input_name: 's' output_name: 't' data_type: TYPE_INVALID dims: 1 } }"
-
-
-def shrinking(devices: str) -> str:
-    """The config of a doubler that gives memory back after each run."""
-    key = "memory.enable_memory_arena_shrinkage"
-    return config("x FP32 2", "y FP32 2", more=f"parameters {{ key: '{key}' value {{ string_value: '{devices}' }} }}")
 
 
 REFUSED_NATIVELY: Mapping[str, tuple[bytes, str, str]] = {
@@ -113,21 +129,31 @@ REFUSED_NATIVELY: Mapping[str, tuple[bytes, str, str]] = {
         "'x' says allow_ragged_batch, which this backend does not have",
     ),
     "a type that ONNX has not": (doubler(), config("x FP32 2", "y FP32 2", more=NO_TYPE), "'s'"),
-    "an arena of nothing": (doubler(), shrinking("disk:0"), "must be a list such as cpu:0;gpu:0, got 'disk:0'"),
     "an arena of no device": (doubler(), shrinking("cpu:0;gpu:x"), "must be a whole number from 0 to 1023, got 'x'"),
-    "an arena that is off": (
-        doubler(),
-        shrinking("cpu:0") + "parameters { key: 'enable_mem_arena' value { string_value: 'false' } }",
-        "names the CPU's arena, which enable_mem_arena turns off",
-    ),
 }
 
 
-@native_only
 def test_an_arena_may_shrink_after_each_run(onnx_server: TritonServer, serve: Serve) -> None:
     name = serve(doubler(), shrinking("cpu:0"))
     with onnx_server.client() as client:
         assert client.model(name)([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+
+
+def test_a_parameter_without_effect_is_said_to_be_one(onnx_server: TritonServer, serve: Serve) -> None:
+    known = "intra_op_thread_count", "session.use_device_allocator_for_initializers", "profiling"
+    name = serve(
+        doubler(),
+        config(
+            "x FP32 2",
+            "y FP32 2",
+            more="cc_model_filenames { key: '7.5' value: 'model.onnx' }"
+            + "".join(f"parameters {{ key: '{key}' value {{ string_value: '1' }} }}" for key in known),
+        ),
+    )
+    # One after the other.
+    wait_until(lambda: f"{name}: cc_model_filenames has no effect" in onnx_server.log.read_text())
+    assert f"{name}: parameter 'profiling' has no effect" in onnx_server.log.read_text()
+    assert onnx_server.log.read_text().count(f"{name}: ") == 2
 
 
 @native_only

@@ -135,7 +135,7 @@ def test_the_native_backends_parameters_are_honoured_or_said_to_have_no_effect(
     server: TritonServer, http: Client
 ) -> None:
     np.testing.assert_array_equal(http.model("tuned")(A), A * 2)
-    assert "parameter ENABLE_WEIGHT_SHARING has no effect" in server.log.read_text()
+    assert "parameter 'ENABLE_WEIGHT_SHARING' has no effect" in server.log.read_text()
 
 
 def test_an_output_of_another_dtype_than_the_configs_is_an_error(http: Client) -> None:

@@ -203,6 +203,12 @@ def test_a_corrupt_model_file_is_named_with_the_runtimes_reason(broken: Path) ->
     assert not list(SHM.glob(f"tritium-{caught.value.log.parent.name}-*"))
 
 
+def test_a_pickle_beside_a_model_keeps_it_from_being_loaded(broken: Path) -> None:
+    (broken / "doubler" / "1" / "scaler.joblib").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelLoadError, match=r"doubler: .*scaler\.joblib: it is a pickle"):
+        TritonServer(broken).start()
+
+
 CONFIG_FAULTS = {
     "an unknown input": ('name: "x"', 'name: "z"', "input 'z' is not in the model; it has \\['x'\\]"),
     "an unknown output": ('name: "y"', 'name: "q"', "output 'q' is not in the model; it has \\['y'\\]"),

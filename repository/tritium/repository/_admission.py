@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ._errors import ArtifactError
 from ._manifest import MANIFEST_NAME, Manifest
 from ._operations import served_versions
 from ._repository import CONFIG_NAME, Repository
@@ -14,10 +15,13 @@ from ._signing import verify_signature
 def check_loadable(
     repository: Repository, model: str, *, versions: Sequence[int] | None = None, public_key: Path | None = None
 ) -> None:
-    """Check the versions of a model that a server would load: each file is the one that was published.
+    """Check the versions of a model that a server would load: each file is the published one, and fits its backend.
 
     A version without a manifest was put there by hand, and there is nothing to compare it with; where a public key is
     given, it must be signed like every other.
+
+    Models of the backends onnxruntime and pytorch hold no code: a pickle is refused there, and so is a file that is
+    neither a model, its external data, text nor numbers. Python models are code, and may bring what they like.
 
     Args:
         repository: where the model is.
@@ -27,6 +31,7 @@ def check_loadable(
 
     Raises:
         ManifestError: a file was changed, added or removed since, or a manifest cannot be read.
+        ArtifactError: a file is a pickle, or nothing that the backend loads.
         SignatureError: a version is not signed by that key.
         ConfigError: the config cannot be read.
         InputError: there is no such model or version, or the key is none.
@@ -42,3 +47,15 @@ def check_loadable(
             verify_signature(folder, public_key)
         if (folder / MANIFEST_NAME).is_file():
             Manifest.load(folder).check_files(folder)
+        _check_formats(repository, folder)
+
+
+def _check_formats(repository: Repository, folder: Path) -> None:
+    # Whoever only publishes or calls does without the rules.
+    from .lint._files import refused_files
+    from .lint._onnx_file import Opener
+    from .lint._subjects import ModelFolder, RepositoryFolder, VersionFolder
+
+    model = ModelFolder(folder.parent, RepositoryFolder(repository.path, Opener()))
+    for place, message, fix in refused_files(VersionFolder(folder, model)):
+        raise ArtifactError(f"{place}: {message}; {fix}")

@@ -75,6 +75,7 @@ MODEL_FILES = [
         lambda repository: shutil.copy(repository / "script/1/model.pt", repository / "bare/1/model.onnx"),
         "artifact-broken",
     ),
+    fault("library beside a model", file("bare/1/fast.so", b"\x7fELF"), "file-unknown"),
     fault("ONNX for PyTorch", file("script/1/model.pt", plus_one_onnx()), "artifact-broken"),
     fault(
         "TorchScript cut off",

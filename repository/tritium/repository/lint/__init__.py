@@ -11,7 +11,7 @@ from typing import Any
 from tritium.client import InputError
 
 from .._repository import CONFIG_NAME, Repository
-from . import _configs, _ensembles, _folders, _scheduling, _tensors, _versions  # noqa: F401 — they register their rules
+from . import _configs, _ensembles, _files, _folders, _scheduling, _tensors, _versions  # noqa: F401 — they register rules
 from ._onnx_file import Opener
 from ._rules import RULES, Finding, Rule, Severity
 from ._subjects import ModelFolder, RepositoryFolder, VersionFolder

@@ -12,12 +12,10 @@ from .._errors import ArtifactError
 from ._onnx_file import FileTensor, OnnxFile
 from ._rules import Problem, Severity, rule, shown
 from ._subjects import VersionFolder, leaves
-from ._torchscript_file import TorchScriptFile, is_pickle
+from ._torchscript_file import TorchScriptFile
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 _PLACE = re.compile(r"__(\d+)$")
-# How a file of each kind begins; ONNX files begin like any protobuf.
-_PICKLES = (".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle")
 _TOO_NEW = re.compile(r"opset|ir_version|IR version", re.IGNORECASE)
 
 
@@ -28,17 +26,6 @@ def _model_file_missing(version: VersionFolder) -> Iterator[Problem]:
         there = ", ".join(sorted(version.files)[:8])
         message = f"it has no {shown(version.model_file)}; it has {there}"
         yield Problem(version.path, message, "name the file in default_model_filename, or publish the version again")
-
-
-@rule(VersionFolder, "pickle", ERROR)
-def _pickle(version: VersionFolder) -> Iterator[Problem]:
-    """A file is a pickle, which runs what it says when it is read. Nothing here reads it."""
-    for name, path in version.files.items():
-        if path.suffix.lower() in _PICKLES or is_pickle(path):
-            yield Problem(path, "it is a pickle, or weights that torch.save wrote", "export the model, or remove it")
-        elif path == version.artifact and isinstance(version.torchscript, TorchScriptFile):
-            for foreign in version.torchscript.foreign[:1]:
-                yield Problem(path, f"it names {shown(foreign)}, which no TorchScript file has", f"do not load {name}")
 
 
 @rule(VersionFolder, "artifact-broken", ERROR)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,10 @@ import triton_python_backend_utils as pb
 VERBOSE = os.environ.get("TRITIUM_LOG_VERBOSE") == "1"
 # More would be a slip: each model has its own.
 MOST_THREADS = 1024
+
+
+# What Triton's own Python backend reads of the `parameters` of every model that runs in it.
+TRITONS_PARAMETERS = ("EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS", "TRITON_BATCH_STRATEGY_PATH")
 
 
 class InvalidRequest(ValueError):  # noqa: N818 — clients see the name
@@ -84,6 +88,16 @@ class ModelArgs:
     def parameter(self, key: str, default: str = "") -> str:
         """A value of the config's `parameters`."""
         return str(self.config.get("parameters", {}).get(key, {}).get("string_value", default))
+
+    def warn_of_others(self, known: Collection[str]) -> None:
+        """Log what of the config has no effect, beside `parameters` that have one; refuse what answers would lack."""
+        for key in ("batch_input", "batch_output"):
+            if self.config.get(key):
+                raise pb.TritonModelException(f"the config has a {key}, which this backend does not have")
+        others = [f"parameter {key!r}" for key in self.config.get("parameters", {}) if key not in known]
+        others += ["cc_model_filenames"] if self.config.get("cc_model_filenames") else []
+        for other in others:
+            pb.Logger.log_warn(f"{self.config['name']}: {other} has no effect in the Python-based backend")
 
     def threads(self, key: str) -> int:
         """A number of threads among the config's `parameters`; 0, the default, lets the framework choose."""

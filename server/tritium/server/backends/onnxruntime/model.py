@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb
 
 if TYPE_CHECKING:
-    from tritium.server.backends.batching import Batcher, InvalidRequest, ModelArgs, decode
+    from tritium.server.backends.batching import TRITONS_PARAMETERS, Batcher, InvalidRequest, ModelArgs, decode
 else:
-    from batching import Batcher, InvalidRequest, ModelArgs, decode
+    from batching import TRITONS_PARAMETERS, Batcher, InvalidRequest, ModelArgs, decode
 
 # Element types that both ONNX Runtime's Python binding and numpy have.
 TRITON_TYPES = {
@@ -47,7 +48,12 @@ TENSORRT_OPTIONS = {
     "int8_calibration_table_name": "trt_int8_calibration_table_name",
     "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
 }
-TENSORRT_PRECISIONS = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
+TENSORRT_PRECISIONS = {
+    "FP32": {},
+    "FP16": {"trt_fp16_enable": "1"},
+    "BF16": {"trt_bf16_enable": "1"},
+    "INT8": {"trt_int8_enable": "1"},
+}
 # What the config calls an accelerator, and whether it belongs to instances on a GPU.
 ACCELERATORS = {
     "tensorrt": ("TensorrtExecutionProvider", True),
@@ -60,6 +66,13 @@ DEPRECATED_CUDA_OPTIONS = {
     "do_copy_in_default_stream": {"0": "0", "1": "1"},
     "gpu_mem_limit": {},
 }
+DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
+SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+# Those that have an effect.
+PARAMETERS = (
+    *("intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_pattern", "enable_mem_arena"),
+    *(DEVICE_ALLOCATOR, SHRINKAGE, *DEPRECATED_CUDA_OPTIONS),
+)
 
 Provider = tuple[str, dict[str, str]]
 
@@ -94,6 +107,7 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the session and compare it with the config."""
         model = ModelArgs.read(args)
+        model.warn_of_others((*PARAMETERS, *TRITONS_PARAMETERS))
         session = _open(_model_file(model.folder, model.config), _session_options(model), _providers(model))
         _check_tensors("input", model, session.get_inputs())
         _check_tensors("output", model, session.get_outputs())
@@ -101,7 +115,7 @@ class TritonPythonModel:
         if missing:
             raise pb.TritonModelException(f"the model needs an input {min(missing)!r} that the config does not declare")
         scalars = () if model.batched else [tensor.name for tensor in session.get_inputs() if not tensor.shape]
-        self._batcher = Batcher(_OnnxEngine(session, scalars), model)
+        self._batcher = Batcher(_OnnxEngine(session, scalars, _run_options(model)), model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer one batch of requests."""
@@ -114,9 +128,11 @@ class _OnnxEngine:
     Args:
         session: the session.
         scalars: inputs that the model wants without an axis, and that a client sends with an axis of length 1.
+        options: of each run; None for none.
     """
 
-    def __init__(self, session: Any, scalars: Sequence[str]) -> None:
+    def __init__(self, session: Any, scalars: Sequence[str], options: Any) -> None:
+        self._options = options
         self._scalars = frozenset(scalars)
         # The session's own `run` only adds checks that Triton and the config have already made.
         self._run = session._sess.run
@@ -135,7 +151,7 @@ class _OnnxEngine:
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> Mapping[str, Any]:
         # Only these are fetched; the inference builds of ONNX Runtime compute the whole graph all the same.
-        return dict(zip(outputs, self._run(outputs, inputs, None), strict=True))
+        return dict(zip(outputs, self._run(outputs, inputs, self._options), strict=True))
 
     def write(self, name: str, array: Any) -> Any:
         return pb.Tensor(name, array if array.shape else array.reshape(1))
@@ -169,6 +185,28 @@ def _session_options(model: ModelArgs) -> Any:
     options.graph_optimization_level = _choice("optimization.graph.level", level, GRAPH_LEVELS)
     options.enable_mem_pattern = model.flag("enable_mem_pattern", default=True)
     options.enable_cpu_mem_arena = model.flag("enable_mem_arena", default=True)
+    if value := model.parameter(DEVICE_ALLOCATOR):
+        options.add_session_config_entry(DEVICE_ALLOCATOR, value)
+    for library in model.config.get("model_operations", {}).get("op_library_filename", []):
+        options.register_custom_ops_library(library)
+    return options
+
+
+def _run_options(model: ModelArgs) -> Any:
+    """Whose arenas shrink after each run. ONNX Runtime would look at it in each run only."""
+    devices = model.parameter(SHRINKAGE)
+    if not devices:
+        return None
+    if not re.fullmatch(r"(cpu:0|gpu:\d{1,3})(;(cpu:0|gpu:\d{1,3}))*", devices):
+        raise pb.TritonModelException(
+            f"parameter {SHRINKAGE!r} must be a list such as cpu:0;gpu:0, got {devices!r} instead"
+        )
+    if "cpu" in devices and not model.flag("enable_mem_arena", default=True):
+        raise pb.TritonModelException(
+            f"parameter {SHRINKAGE!r} names the CPU's arena, which enable_mem_arena turns off"
+        )
+    options = ort.RunOptions()
+    options.add_run_config_entry(SHRINKAGE, devices)
     return options
 
 

@@ -15,14 +15,17 @@ import torch
 import triton_python_backend_utils as pb
 
 if TYPE_CHECKING:
-    from tritium.server.backends.batching import Batcher, ModelArgs, decode
+    from tritium.server.backends.batching import TRITONS_PARAMETERS, Batcher, ModelArgs, decode
 else:
-    from batching import Batcher, ModelArgs, decode
+    from batching import TRITONS_PARAMETERS, Batcher, ModelArgs, decode
 
 # `pixels__0`: a tensor's place among the arguments or the results of `forward`.
 INDEXED = re.compile(r"__(\d+)$")
-# Keys of Triton's own backend that have no meaning in one process per instance.
-IGNORED = ("ENABLE_WEIGHT_SHARING", "ENABLE_TENSOR_FUSER", "ENABLE_CACHE_CLEANING")
+# The config's `parameters` that have an effect.
+PARAMETERS = (
+    *("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT", "INFERENCE_MODE", "DISABLE_OPTIMIZED_EXECUTION"),
+    *("ENABLE_JIT_EXECUTOR", "ENABLE_JIT_PROFILING", "ENABLE_TENSOR_FUSER"),
+)
 
 
 class TritonPythonModel:
@@ -42,9 +45,7 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the module and map the config's names onto its arguments."""
         model = ModelArgs.read(args)
-        for key in IGNORED:
-            if model.parameter(key):
-                pb.Logger.log_warn(f"{model.config['name']}: parameter {key} has no effect in the Python-based backend")
+        model.warn_of_others((*PARAMETERS, *TRITONS_PARAMETERS))
         # 0 leaves torch's own choice.
         if threads := model.threads("INTRA_OP_THREAD_COUNT"):
             torch.set_num_threads(threads)
@@ -52,6 +53,8 @@ class TritonPythonModel:
             torch.set_num_interop_threads(threads)
         torch._C._jit_set_profiling_executor(model.flag("ENABLE_JIT_EXECUTOR", default=True))
         torch._C._jit_set_profiling_mode(model.flag("ENABLE_JIT_PROFILING", default=True))
+        if model.parameter("ENABLE_TENSOR_FUSER"):
+            torch._C._jit_set_texpr_fuser_enabled(model.flag("ENABLE_TENSOR_FUSER", default=True))
         device = _device(model)
         self._batcher = Batcher(_TorchEngine(_load(model, device), device, model), model)
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <set>
 
 namespace tritium {
 
@@ -143,6 +144,29 @@ int ModelConfig::IntParameter(const std::string& key, int fallback, int least, i
 
 bool ModelConfig::BoolParameter(const std::string& key, bool fallback) const {
   return ParseBool(Parameter(key, fallback ? "true" : "false"), "parameter '" + key + "'");
+}
+
+std::vector<std::string> ModelConfig::WithoutEffect() const {
+  static const std::set<std::string, std::less<>> kKnown = {
+      "intra_op_thread_count",
+      "inter_op_thread_count",
+      "execution_mode",
+      "enable_mem_arena",
+      "enable_mem_pattern",
+      "share_session_between_instances",
+      "session.use_device_allocator_for_initializers",
+      "memory.enable_memory_arena_shrinkage",
+      "cudnn_conv_algo_search",
+      "gpu_mem_limit",
+      "arena_extend_strategy",
+      "do_copy_in_default_stream",
+  };
+  std::vector<std::string> others;
+  for (const auto& [key, value] : Member(json, "parameters").members()) {
+    if (kKnown.find(key) == kKnown.end()) others.push_back("parameter '" + key + "'");
+  }
+  if (!Member(json, "cc_model_filenames").members().empty()) others.push_back("cc_model_filenames");
+  return others;
 }
 
 int ParseInt(const std::string& text, const std::string& what, int least, int most) {

@@ -48,6 +48,8 @@ class ModelConfig {
   std::string Parameter(const std::string& key, const std::string& fallback = "") const;
   int IntParameter(const std::string& key, int fallback, int least, int most) const;
   bool BoolParameter(const std::string& key, bool fallback) const;
+  // What of the config has no effect here, in words.
+  std::vector<std::string> WithoutEffect() const;
 
   Json json;
   int64_t max_batch_size = 0;

@@ -38,6 +38,12 @@ std::string VersionFolder(TRITONBACKEND_Model* model) {
   return std::string(location) + "/" + std::to_string(version);
 }
 
+std::string ModelName(TRITONBACKEND_Model* model) {
+  const char* name = nullptr;
+  Check(TRITONBACKEND_ModelName(model, &name));
+  return name;
+}
+
 bool OpenFirstAxis(const std::vector<TensorInfo>& tensors) {
   return std::all_of(tensors.begin(), tensors.end(),
                      [](const TensorInfo& tensor) { return !tensor.dims.empty() && tensor.dims[0] == -1; });
@@ -241,6 +247,10 @@ Model::Model(TRITONBACKEND_Model* model, const Environment& environment)
     const Json json = Completed(config_, session, environment_.default_max_batch_size);
     SetConfigJson(model, json);
     config_ = ModelConfig(json);
+  }
+  // What is ignored must not be so in silence.
+  for (const std::string& other : config_.WithoutEffect()) {
+    Log(LogLevel::kWarn, ModelName(model) + ": " + other + " has no effect in this backend");
   }
 }
 
