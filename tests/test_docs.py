@@ -144,7 +144,7 @@ def test_the_example_of_a_torch_model_publishes_it_and_the_server_example_serves
 def test_the_example_locustfile_runs(server: TritonServer, zoo: Repository, tmp_path: Path) -> None:
     (tmp_path / "model_repository").symlink_to(zoo.path)
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/examples/locustfile.py"), "--headless"]
-    command += ["-u", "2", "-t", "1s", "--host", server.http_url]
+    command += ["-u", "2", "-t", "4s", "--host", server.http_url]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "digits_cnn" in done.stdout + done.stderr

@@ -16,9 +16,6 @@ from tritium.repository import Repository, cache_dir
 from tritium.server import RunningServer
 
 from ..server.scalers import ROW, publish_scaler
-from .test_serve import serve
-
-__all__ = ["serve"]
 
 Run = Callable[..., Result]
 Spawn = Callable[..., subprocess.CompletedProcess[str]]

@@ -302,7 +302,7 @@ def test_wrong_usage_is_a_json_document_too_where_json_was_asked_for(
         ),
         (["verify", "--url", "{http}", "--repository", "{repository}"], {"ok", "url", "verdicts"}),
         (
-            ["load", "smoke", "--users", "1", "--duration", "1", "--url", "{http}", "--repository", "{repository}"],
+            ["load", "smoke", "--users", "1", "--duration", "4", "--url", "{http}", "--repository", "{repository}"],
             {
                 "suite",
                 "url",

@@ -169,7 +169,7 @@ def test_the_locustfile_in_the_docs_runs(zoo: Repository, server: TritonServer, 
     assert "class Digits(TritonHttpUser)" in example
     (tmp_path / "locustfile.py").write_text(example, encoding="utf-8")
     command = [sys.executable, "-m", "locust", "-f", str(tmp_path / "locustfile.py"), "--headless", "--json"]
-    command += ["--users", "2", "--spawn-rate", "2", "--run-time", "1s", "--host", server.http_url]
+    command += ["--users", "2", "--spawn-rate", "2", "--run-time", "4s", "--host", server.http_url]
     # The example has no `repository`: it means the one in the folder where Locust runs.
     (tmp_path / "model_repository").symlink_to(zoo.path)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
