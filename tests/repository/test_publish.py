@@ -244,6 +244,10 @@ def _gate_candidates(candidate: Candidate, folder: Path, frozen: Path) -> dict[s
             configured(candidate, outputs=[TensorSpec("y", "BYTES", (-1, 2))]),
             "'y' must be BYTES .*, got float32",
         ),
+        "file-that-no-server-loads": (
+            replace(candidate, files={"vocabulary.bin": candidate.artifact}),
+            "vocabulary.bin: it is no file that the backend 'onnxruntime' loads; remove it",
+        ),
         "unknown-backend": (replace(candidate, config=named), "onnxruntime.*pytorch.*tensorrt"),
     }
 
@@ -263,6 +267,7 @@ GATE_CASES = [
     "output-dtype",
     "input-axis-too-free",
     "label-file-missing",
+    "file-that-no-server-loads",
     "golden-output-unknown",
     "golden-output-missing",
     "golden-dtype",

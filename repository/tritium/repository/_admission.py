@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ._errors import ArtifactError
+from ._formats import check_formats
 from ._manifest import MANIFEST_NAME, Manifest
 from ._operations import served_versions
 from ._repository import CONFIG_NAME, Repository
@@ -47,15 +47,4 @@ def check_loadable(
             verify_signature(folder, public_key)
         if (folder / MANIFEST_NAME).is_file():
             Manifest.load(folder).check_files(folder)
-        _check_formats(repository, folder)
-
-
-def _check_formats(repository: Repository, folder: Path) -> None:
-    # Whoever only publishes or calls does without the rules.
-    from .lint._files import refused_files
-    from .lint._onnx_file import Opener
-    from .lint._subjects import ModelFolder, RepositoryFolder, VersionFolder
-
-    model = ModelFolder(folder.parent, RepositoryFolder(repository.path, Opener()))
-    for place, message, fix in refused_files(VersionFolder(folder, model)):
-        raise ArtifactError(f"{place}: {message}; {fix}")
+        check_formats(folder, folder.parent)

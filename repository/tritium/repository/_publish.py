@@ -18,6 +18,7 @@ from tritium.client import TritiumError
 from ._compare import Difference
 from ._config import artifact_name, check_fits, check_name, config_text, file_name, input_specs, output_specs
 from ._errors import ArtifactError, ConfigError, GateError, PublishError
+from ._formats import check_formats
 from ._golden import GoldenCases
 from ._manifest import GOLDEN_NAME, MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from ._repository import CONFIG_NAME, Repository, locked, sync
@@ -91,11 +92,13 @@ def publish(repository: Repository, candidate: Candidate) -> Published:
         check_fits(candidate.config, repository.config(model))
     try:
         with _staging(repository, model) as staging:
-            version = staging / "version"
+            version = staging / "1"
             version.mkdir()
             try:
                 settings = _settings(repository.path / model, candidate)
                 _fill(version, candidate)
+                folder = repository.path / model
+                check_formats(version, folder if folder.is_dir() else staging, candidate.config)
                 differences = check_version(version, candidate.config)
             except GateError:
                 raise
