@@ -31,14 +31,15 @@ WORKDIR /home/tritium
 # zig for this moment.
 RUN tritium runtime install
 
-EXPOSE 8000 8001 8002
+EXPOSE 8000 8001 8002 8003
 STOPSIGNAL SIGTERM
 
+# Triton goes on saying that it is ready when a backend process has died; its supervisor, on 8003, knows better.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=2m --retries=6 \
     CMD ["python", "-c", "from urllib.request import ProxyHandler as P, build_opener as b; \
-         b(P({})).open('http://127.0.0.1:8000/v2/health/ready', timeout=3)"]
+         b(P({})).open('http://127.0.0.1:8003/ready', timeout=3)"]
 
 # Inside a container loopback is out of reach for everybody else; who may reach the ports is decided where they are
 # published.
 CMD ["tritium", "serve", "--repository", "/models", "--expose", \
-     "--http-port", "8000", "--grpc-port", "8001", "--metrics-port", "8002"]
+     "--http-port", "8000", "--grpc-port", "8001", "--metrics-port", "8002", "--health-port", "8003"]

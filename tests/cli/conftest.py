@@ -132,10 +132,11 @@ def spawn() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(autouse=True)
 def signals_restored() -> Iterator[None]:
-    """`tritium serve` takes SIGTERM over; here it must not do so beyond its test."""
-    before = signal.getsignal(signal.SIGTERM)
+    """`tritium serve` takes SIGTERM and Ctrl-C over; here it must not do so beyond its test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

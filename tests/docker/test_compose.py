@@ -241,19 +241,21 @@ def test_containers_run_as_a_user_by_number_who_is_not_root(dockerfile: Path) ->
     assert users[-1] == "1000:1000"
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
-def test_a_server_image_says_when_it_is_ready_and_stops_on_sigterm(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "ready", "more"), [("cpu", "8003/ready", {8003}), ("gpu", "8000/v2/health/ready", set())]
+)
+def test_a_server_image_says_when_it_is_ready_and_stops_on_sigterm(name: str, ready: str, more: set[int]) -> None:
     steps = dict(instructions(ROOT / f"docker/{name}.Dockerfile"))
-    assert "http://127.0.0.1:8000/v2/health/ready" in steps["HEALTHCHECK"]
-    assert set(map(int, steps["EXPOSE"].split())) == PORTS
+    assert f"http://127.0.0.1:{ready}" in steps["HEALTHCHECK"]
+    assert set(map(int, steps["EXPOSE"].split())) == PORTS | more
     assert steps["STOPSIGNAL"] == "SIGTERM"
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (400, False), (503, False)])
-def test_the_health_check_of_the_cpu_image_follows_the_servers_readiness(status: int, healthy: bool) -> None:
+def test_the_health_check_of_the_cpu_image_follows_the_supervisors_readiness(status: int, healthy: bool) -> None:
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status if self.path == "/v2/health/ready" else 404)
+            self.send_response(status if self.path == "/ready" else 404)
             self.end_headers()
 
         def log_message(self, *_args: object) -> None:
@@ -265,7 +267,7 @@ def test_the_health_check_of_the_cpu_image_follows_the_servers_readiness(status:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            command = [sys.executable, *(word.replace("8000", str(server.server_port)) for word in arguments)]
+            command = [sys.executable, *(word.replace("8003", str(server.server_port)) for word in arguments)]
             # Docker hands its user's proxy to every container, and the check must not ask it.
             done = subprocess.run(command, capture_output=True, env={"http_proxy": "http://127.0.0.1:9"}, timeout=60)
         finally:

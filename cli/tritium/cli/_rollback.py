@@ -26,10 +26,11 @@ def command(model: str, version: int | None, repository: Path | str, as_json: bo
         chosen = roll_back(repository, model, version)
     else:
         chosen = S3Repository(repository).roll_back(model, version)
+    if not as_json:
+        say(f"{model} is back at version {chosen} in {repository}")
     reloaded = reload_running(repository, model)
     if as_json:
         print_json({"model": model, "version": chosen, "reloaded": reloaded})
         return
-    say(f"{model} is back at version {chosen} in {repository}")
     for url in reloaded:
         say(f"{model} was reloaded at {url}")

@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,49 +119,61 @@ def command(
     """
     from tritium.server import Supervisor, TritonServer
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    server = TritonServer(
-        repository,
-        models=models or None,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        onnx_backend=onnx_backend,
-        expose=expose,
-        open_groups=("shared-memory",) if allow_shared_memory else (),
-        public_key=public_key,
-        log_format=log_format,
-        log_verbose=log_verbose,
-        otlp_url=otlp_url,
-        trace_rate=trace_rate,
-        response_cache_mb=response_cache_mb,
-        rate_limit=rate_limit,
-        progress=say,
-    )
-    if expose:
-        warning = (
-            "Warning: this Triton listens on every interface and checks nobody. It has published flaws: let only "
-            "hosts that you trust reach it."
-        )
-        say(server.note(warning, "WARNING"))
-    watch_s = 1.0 if watch else None
+    serving: list[TritonServer] = []
+    _stop_by_signals(serving)
     try:
+        server = TritonServer(
+            repository,
+            models=models or None,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            onnx_backend=onnx_backend,
+            expose=expose,
+            open_groups=("shared-memory",) if allow_shared_memory else (),
+            public_key=public_key,
+            log_format=log_format,
+            log_verbose=log_verbose,
+            otlp_url=otlp_url,
+            trace_rate=trace_rate,
+            response_cache_mb=response_cache_mb,
+            rate_limit=rate_limit,
+            progress=say,
+        )
+        serving.append(server)
+        if expose:
+            warning = (
+                "Warning: this Triton listens on every interface and checks nobody. It has published flaws: let only "
+                "hosts that you trust reach it."
+            )
+            say(server.note(warning, "WARNING"))
+        watch_s = 1.0 if watch else None
         with Supervisor(server, health_port=health_port, watch_s=watch_s, progress=say) as supervisor:
             _announce(supervisor, as_json, in_a_line=log_format == "json")
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
-                # Stopping has an end of its own, which only who is in a hurry cuts short.
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                signal.signal(signal.SIGINT, lambda _signal, _frame: server.kill())
                 say(server.note("Stopping, with an answer to all that was accepted; Ctrl-C again ends it at once"))
                 raise
     except KeyboardInterrupt:
-        say(server.note("Stopped"))
+        say(serving[0].note("Stopped") if serving else "Stopped")
 
 
-def _interrupt(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
+def _stop_by_signals(serving: Sequence[TritonServer]) -> None:
+    """Let SIGTERM and Ctrl-C interrupt once. Stopping has an end of its own, which only a second Ctrl-C cuts short."""
+
+    def force(_signal: int, _frame: Any) -> None:
+        for server in serving:
+            server.kill()
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, force)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _announce(supervisor: Supervisor, as_json: bool, *, in_a_line: bool) -> None:

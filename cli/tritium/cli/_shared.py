@@ -131,14 +131,20 @@ def reload_running(repository: Path | str, model: str) -> list[str]:
     """Have every server that this user runs over a repository load a model again; the URLs of those servers.
 
     Raises:
-        ReloadError: a server refuses; it goes on with what it has.
+        ReloadError: some refuse, and go on with what they have; the others have loaded it by then.
     """
-    from tritium.server import reload_model
+    from tritium.server import ReloadError, reload_model
 
-    reloaded = []
+    reloaded, refusals = [], []
     for running in supervised(repository):
-        reload_model(running, model)
-        reloaded.append(running.http_url)
+        try:
+            reload_model(running, model)
+            reloaded.append(running.http_url)
+        except ReloadError as exc:
+            refusals.append(str(exc))
+    if refusals:
+        others = [f"{model} was reloaded at {url}" for url in reloaded]
+        raise ReloadError("\n".join([*refusals, *others]))
     return reloaded
 
 

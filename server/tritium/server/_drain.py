@@ -15,6 +15,7 @@ import os
 import re
 import socket
 import struct
+import sys
 import termios
 import time
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ _ALL_ANSWERED = re.compile(r"All models are stopped|Found \d+ live models")
 
 _SYS_PIDFD_GETFD = 438
 # Places in the kernel's `struct tcp_info`.
-_STATE, _BYTES_RECEIVED = slice(0, 1), slice(128, 136)
+_STATE, _BYTES_ACKED, _BYTES_RECEIVED = slice(0, 1), slice(120, 128), slice(128, 136)
 _ESTABLISHED = b"\x01"
 _SO_ATTACH_FILTER = 26
 # "return 1", an instruction of classic BPF: of what arrives, the TCP header alone is taken. So acknowledgments are, and
@@ -70,6 +71,7 @@ def end_in_order(process: BoundProcess, ports: Mapping[str, int], timeout_s: flo
 def _finish_grpc(process: BoundProcess, port: int, deadline: float) -> None:
     """Take no more connections, and let clients finish their calls and close those that are there."""
     told: set[str] = set()
+    rested: dict[str, int] = {}
     while process.exit_code() is None:
         connected = 0
         for taken in _sockets(process.pid, {port}):
@@ -77,8 +79,7 @@ def _finish_grpc(process: BoundProcess, port: int, deadline: float) -> None:
                 taken.close()
             elif taken.is_connected and taken.has_received:
                 connected += 1
-                # Between two frames of Triton's: what does not wait to be sent is whole.
-                if taken.inode not in told and taken.unsent_bytes == 0 and taken.send(_GOAWAY):
+                if taken.inode not in told and taken.is_between_frames(rested) and taken.send(_GOAWAY):
                     told.add(taken.inode)
         if not connected or time.monotonic() > deadline:
             return
@@ -154,6 +155,24 @@ class _Taken:
         """Whether nothing is under way on an HTTP connection: Triton reads none while a model has its request."""
         waits = self.interest & _EPOLLIN and not self.interest & _EPOLLOUT
         return bool(waits) and self.unread_bytes == 0 and self.unsent_bytes == 0
+
+    def is_between_frames(self, rested: dict[str, int]) -> bool:
+        """Whether what Triton writes next begins a frame.
+
+        It writes whole frames, unless the send buffer gets full in one. So nothing may wait to be sent, neither now nor
+        at the look before, and in between there must have been too little for the buffer to be full.
+
+        Args:
+            rested: for each connection where nothing waited at the look before, how much had been sent by then.
+        """
+        before = rested.pop(self.inode, None)
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+        sent_bytes = int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
+        if self.unsent_bytes:
+            return False
+        rested[self.inode] = sent_bytes
+        buffer_bytes = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        return before is not None and sent_bytes - before < buffer_bytes // 4
 
     def send(self, data: bytes) -> bool:
         """Put something between what Triton sends; whether that was possible."""

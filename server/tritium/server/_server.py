@@ -265,6 +265,11 @@ class TritonServer:
         return self._running().wait(timeout_s)
 
     @property
+    def address(self) -> str:
+        """The interface that it listens on: that of loopback, or ``0.0.0.0`` for every one."""
+        return self._address
+
+    @property
     def http_url(self) -> str:
         """As in ``http://127.0.0.1:8000``."""
         return f"http://{_HOST}:{self._ports['http']}"

@@ -49,7 +49,7 @@ class Supervisor:
 
     Args:
         server: the server, not yet started.
-        health_port: the port of readiness and metrics on loopback; 0 takes any free one.
+        health_port: the port of readiness and metrics, on the server's interface; 0 takes any free one.
         watch_s: seconds between two looks at the repository; what changed between two of them and holds still until
             the next is reloaded by itself. A repository in S3 is asked at every tenth look. None leaves it to
             :meth:`reload`.
@@ -96,7 +96,7 @@ class Supervisor:
         """Start Triton and watch over it. Raises what `TritonServer.start` does, and PortInUseError."""
         try:
             health = HealthServer(
-                ("127.0.0.1", self._asked_port), self._states, secret=self.server.secret, reload=self.reload
+                (self.server.address, self._asked_port), self._states, secret=self.server.secret, reload=self.reload
             )
         except OSError as exc:
             raise PortInUseError("health", self._asked_port) from exc
