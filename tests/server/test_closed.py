@@ -121,7 +121,11 @@ def test_an_input_in_unknown_shared_memory_names_no_key(closed: TritonServer) ->
 def test_endpoints_of_clouds_are_off(closed: TritonServer) -> None:
     """SageMaker's and Vertex AI's have ports of their own: it listens on its three, and on loopback."""
     urls = (closed.http_url, closed.grpc_url, closed.metrics_url)
-    listening = {c.laddr for c in psutil.Process(closed.pid).net_connections() if c.status == psutil.CONN_LISTEN}
+    listening = {
+        (c.laddr.ip.removeprefix("::ffff:"), c.laddr.port)
+        for c in psutil.Process(closed.pid).net_connections()
+        if c.status == psutil.CONN_LISTEN
+    }
     assert listening == {("127.0.0.1", urlsplit(url).port) for url in urls}
 
 
