@@ -160,6 +160,26 @@ class TestMirror:
             f"scaler/2/{name}" for name in ("golden.npz", "manifest.json", "model.onnx")
         }
 
+    def test_a_start_without_s3_serves_the_copy_and_says_so(
+        self, push: Callable[..., None], s3_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Mirror(s3_url, [], print)
+
+        def away(*_arguments: object) -> None:
+            raise StoreAccessError("S3 is away")
+
+        said: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(LISTING, away)
+            mirror = Mirror(s3_url, [], said.append)
+            assert mirror.repository.models() == ["scaler"]
+            assert said == ["What is served is what was fetched before, which may be of old: S3 is away"]
+            with pytest.raises(StoreAccessError):
+                Mirror(f"{s3_url}-other", [], print)
+        push(3)
+        assert list(mirror.refresh(None)) == []
+        assert mirror.repository.versions("scaler") == [1, 2]
+
     def test_what_s3_could_not_answer_is_asked_again_and_what_is_wrong_there_is_not(
         self, push: Callable[..., None], damage: Callable[[str], None], s3_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

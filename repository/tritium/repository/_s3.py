@@ -21,6 +21,7 @@ _URL = re.compile(
     r"s3://(?:(?P<endpoint>https?://[A-Za-z0-9.-]+:[0-9]{1,5})/)?"
     r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*?))?/*"
 )
+_USERINFO = re.compile(r"//[^/]*@")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _CHUNK_BYTES = 2**20
 # S3 keeps one sha256 of what came in one piece. What came in several has to be read again to be verified.
@@ -93,7 +94,8 @@ class Bucket:
         if not match or (match["prefix"] and not is_safe(match["prefix"])):
             raise InputError(
                 "The URL of a repository in S3 must be s3://bucket/prefix, s3://http://host:port/bucket/prefix or "
-                f"s3://https://host:port/bucket/prefix, got {url!r} instead"
+                f"s3://https://host:port/bucket/prefix, got {_USERINFO.sub('//***@', url)!r} instead; boto3 finds keys "
+                "elsewhere, in AWS_ACCESS_KEY_ID or a profile for one"
             )
         self.url = url.rstrip("/")
         self._bucket = match["bucket"]

@@ -35,6 +35,8 @@ class Source:
 class Mirror(Source):
     """A model repository in S3, served from a copy in the cache, which all servers of that repository share.
 
+    If S3 is away, the copy is served as it is.
+
     Args:
         url: the repository's.
         models: what to bring at first; all by default.
@@ -43,7 +45,7 @@ class Mirror(Source):
     Raises:
         InputError: it is no such URL, or there is no such model.
         MissingExtraError: boto3 is not installed.
-        StoreError: S3 does not answer or refuses, or what lies there is not whole.
+        StoreError: S3 does not answer or refuses, and there is no copy; or what lies there is not whole.
         RepositoryError: the cache cannot be written.
     """
 
@@ -52,9 +54,16 @@ class Mirror(Source):
         self._progress = progress
         # A folder of its own around it, for what is fetched aside: whoever installs the runtime sweeps the cache above.
         folder = cache_dir() / "mirrors" / hashlib.sha256(self._store.url.encode()).hexdigest()[:16] / "models"
-        # What of each model was brought, or cannot be; asked first: what changes meanwhile is a change.
-        self._known = self._store.fingerprints()
-        self._store.pull(folder, models, progress=progress)
+        # What of each model was brought, or cannot be.
+        self._known: dict[str, str] = {}
+        try:
+            known = self._store.fingerprints()  # first: what changes meanwhile is a change
+            self._store.pull(folder, models, progress=progress)
+            self._known = known
+        except StoreAccessError as exc:
+            if not folder.is_dir():
+                raise
+            progress(f"What is served is what was fetched before, which may be of old: {exc}")
         super().__init__(folder)
         self.name = self._store.url
 
