@@ -163,3 +163,13 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_nothing(serve: Any, golden: tuple[
             assert serving.process.wait(DEADLINE_S) == 0
         assert left(processes) == []
         assert serving.shared_memory() == []
+
+
+def test_sigterm_while_it_starts_ends_it_in_order(serve: Any) -> None:
+    with serve("--onnx-backend", "python") as serving:
+        processes = serving.wait_for("Triton", serving.started)
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(DEADLINE_S) == 0
+        assert serving.err.read_text().endswith("Stopped\n")
+        assert left(processes) == []
+        assert serving.shared_memory() == []
