@@ -209,6 +209,26 @@ def test_a_pickle_beside_a_model_keeps_it_from_being_loaded(broken: Path) -> Non
         TritonServer(broken).start()
 
 
+def test_a_config_that_cannot_be_read_here_loads_nothing_unchecked(broken: Path) -> None:
+    # Triton takes a comment of any bytes.
+    config = broken / "doubler" / "config.pbtxt"
+    config.write_bytes(b"# caf\xe9\n" + config.read_bytes())
+    with pytest.raises(ModelLoadError, match=r"doubler: .*config\.pbtxt is no Triton model config: .*utf-8") as caught:
+        TritonServer(broken).start()
+    assert list(caught.value.reasons) == ["doubler"]
+
+
+def test_a_restart_counts_a_model_whose_folder_is_gone_as_failed_and_serves_the_others(broken: Path) -> None:
+    shutil.copytree(broken / "doubler", broken / "other")
+    with TritonServer(broken, onnx_backend="native") as server:
+        shutil.rmtree(broken / "other")
+        failed = server.restart(["doubler", "other"])
+        with server.client() as client:
+            assert client.model("doubler")([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+    assert list(failed) == ["other"]
+    assert "is not in the repository any more" in failed["other"]
+
+
 CONFIG_FAULTS = {
     "an unknown input": ('name: "x"', 'name: "z"', "input 'z' is not in the model; it has \\['x'\\]"),
     "an unknown output": ('name: "y"', 'name: "q"', "output 'q' is not in the model; it has \\['y'\\]"),

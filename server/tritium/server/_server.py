@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from tritium.client import Client, InputError, TritiumError
-from tritium.repository import ConfigError, cache_dir, check_loadable
+from tritium.repository import cache_dir, check_loadable
 
 from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
@@ -200,7 +200,7 @@ class TritonServer:
                 self._tell_others(supervisor_url, watched)
                 return
             except BaseException as exc:
-                taken = any("Address already in use" in line or "failed to bind" in line for line in self._process.tail)
+                taken = any("Address already in use" in line or "failed to bind" in line for line in list(self._process.tail))
                 self._end(keep_log=isinstance(exc, StartError))
                 if not (isinstance(exc, StartError) and taken and attempt + 1 < _PORT_TRIES):
                     raise
@@ -364,7 +364,7 @@ class TritonServer:
         return self._onnx_backend
 
     def _command(self, runtime: Runtime, onnx: NativeBackend, models: Sequence[str]) -> list[str]:
-        complete = all(self.repository.has_complete_config(model) for model in self.models)
+        complete = all(self.repository.has_complete_config(model) for model in self._there())
         backends = backend_directory(runtime, onnx.library if onnx.kind == "native" else None)
         if not _SHELL_SAFE.fullmatch(str(backends)) and not self._all_run_within(onnx):
             raise StartError(
@@ -404,8 +404,12 @@ class TritonServer:
         return all(
             self.repository.has_complete_config(model)
             and (config := self.repository.config(model)).backend + config.platform in within
-            for model in self.models
+            for model in self._there()
         )
+
+    def _there(self) -> list[str]:
+        """The models that are still in the repository."""
+        return [model for model in self.models if (self.repository.path / model).is_dir()]
 
     def _environment(self, runtime: Runtime) -> dict[str, str]:
         return _environment(runtime) | ({VERBOSE_VARIABLE: "1"} if self._features.log_verbose else {})
@@ -427,10 +431,12 @@ class TritonServer:
         """Why models must not be loaded, by name."""
         refused: dict[str, str] = {}
         for model in models:
+            if not (self.repository.path / model).is_dir():
+                refused[model] = f"it is not in the repository any more: there is no folder {model!r}"
+                continue
             try:
+                # Not even a config that Triton may read after all: what it then loads would be unchecked.
                 check_loadable(self.repository, model, public_key=self._public_key)
-            except ConfigError:
-                continue  # Triton refuses it itself, and says more
             except TritiumError as exc:
                 refused[model] = str(exc)
         return refused
