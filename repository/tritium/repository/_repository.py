@@ -103,6 +103,17 @@ class Repository:
             return False
         return bool((config.backend or config.platform == "ensemble") and config.input and config.output)
 
+    def steps(self, model: str) -> list[str]:
+        """The models that an ensemble runs, sorted; none if it is none, or its config cannot be read.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        try:
+            return sorted({step.model_name for step in self.config(model).ensemble_scheduling.step})
+        except ConfigError:
+            return []
+
     def version_folder(self, model: str, version: str | int | None = None) -> Path:
         """The folder of a version; of the latest if none is named.
 
