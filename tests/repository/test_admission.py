@@ -206,9 +206,9 @@ def test_the_steps_of_an_ensemble_are_checked_through_all_ensembles_between(writ
 def test_a_step_that_is_not_there_and_a_model_that_is_not_there_are_errors(write: Write) -> None:
     repository = write("onnxruntime", {"model.onnx": onnx_file()})
     ensemble(repository, "outer", "n")
-    for model in ("outer", "n"):
+    for model, config in (("outer", None), ("n", None), ("n", {"backend": "onnxruntime"})):
         with pytest.raises(InputError, match="There is no model 'n' in"):
-            check_loadable(repository, model)
+            check_loadable(repository, model, config=config)
 
 
 def test_a_config_that_is_given_counts_instead_of_that_in_the_folder(write: Write) -> None:

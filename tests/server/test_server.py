@@ -262,6 +262,17 @@ def test_an_ensemble_brings_the_models_of_its_steps_and_these_are_checked(broken
     assert list(caught.value.reasons) == ["twice", "doubler"]
 
 
+def test_a_config_to_load_with_needs_no_version_policy_and_is_refused_if_it_is_none(broken: Path) -> None:
+    with TritonServer(broken, onnx_backend="native") as server:
+        with pytest.raises(InputError, match="The 'config' parameter must be a model's config as Triton has it"):
+            server.load("doubler", config={"input": 3})
+        with server.client() as client:
+            config = {key: value for key, value in client.model("doubler").config.items() if key != "version_policy"}
+            server.load("doubler", config=config | {"max_batch_size": 4})
+        with server.client() as client:
+            assert client.model("doubler").config["max_batch_size"] == 4
+
+
 def test_an_ensemble_whose_steps_are_not_there_is_refused(broken: Path) -> None:
     (broken / "twice" / "1").mkdir(parents=True)
     (broken / "twice" / "config.pbtxt").write_text(ENSEMBLE_CONFIG.replace("doubler", "dubler"))

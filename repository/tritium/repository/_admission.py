@@ -12,7 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritium.client import InputError
 
-from ._config import check_name
+from ._config import read_config
 from ._errors import ArtifactError, SignatureError
 from ._formats import check_formats
 from ._manifest import MANIFEST_NAME, Manifest
@@ -59,10 +59,11 @@ def check_loadable(
     given = None if config is None else _parsed(config)
     names = [model]
     for name in names:  # it grows by the steps, each of which comes once
-        found = given if given is not None and name == model else _config(repository, name)
-        _check_folders(repository.path / name)
+        home = repository.model_folder(name)
+        found = given if given is not None and name == model else _config(home)
+        _check_folders(home)
         if public_key:
-            _check_names_no_code(repository.path / name, found)
+            _check_names_no_code(home, found)
         for version in VersionPolicy.of(found).served(repository.versions(name)):
             folder = repository.version_folder(name, version)
             if public_key and any(path.is_symlink() or not path.is_dir() for path in folder.rglob("*")):
@@ -81,10 +82,10 @@ def _parsed(config: Mapping[str, Any]) -> ModelConfig:
         raise InputError(f"The 'config' parameter must be a model's config as Triton has it in JSON: {exc}") from exc
 
 
-def _config(repository: Repository, model: str) -> ModelConfig:
+def _config(folder: Path) -> ModelConfig:
     """A model's config; an empty one where Triton is to complete it, for which it takes the latest version."""
-    path = repository.path / check_name(model) / CONFIG_NAME
-    return ModelConfig() if path.parent.is_dir() and not path.exists() else repository.config(model)
+    path = folder / CONFIG_NAME
+    return read_config(path) if path.exists() else ModelConfig()
 
 
 def _check_folders(folder: Path) -> None:
