@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tritium.client import InputError, ServerError
-from tritium.repository import Repository, cache_dir
+from tritium.repository import ArtifactError, Repository, cache_dir
 from tritium.server import ModelLoadError, PortInUseError, StartError, TritonServer
 from tritium.server._log import ServerLog
 from tritium.server._process import BoundProcess
@@ -142,14 +142,15 @@ def test_exposed_it_listens_on_every_interface(repository: Path) -> None:
         assert set(listening(server)) == {"0.0.0.0", "::"}
 
 
-def test_model_code_sees_no_secret_of_the_environment(
-    folder: Path, write_model: WriteModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_code_sees_no_secret_of_the_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    passed_over = ("NVIDIA_API_KEY", "CUDA_Token", "ORT_SECRET", "TORCH_HUB_PASSWORD", "NCCL_CREDENTIALS")
+    for name in passed_over:
+        monkeypatch.setenv(name, "hunter2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with TritonServer(folder, models=["doubler"]) as server:
+    with TritonServer(repository, models=["doubler"]) as server:
         environment = psutil.Process(server.pid).environ()
-    assert "AWS_SECRET_ACCESS_KEY" not in environment
+    assert not environment.keys() & {"AWS_SECRET_ACCESS_KEY", *passed_over}
     assert environment["OMP_NUM_THREADS"] == "1"
 
 
@@ -207,6 +208,76 @@ def test_a_pickle_beside_a_model_keeps_it_from_being_loaded(broken: Path) -> Non
     (broken / "doubler" / "1" / "scaler.joblib").write_bytes(b"\x80\x04.")
     with pytest.raises(ModelLoadError, match=r"doubler: .*scaler\.joblib: it is a pickle"):
         TritonServer(broken).start()
+
+
+def test_a_config_that_cannot_be_read_here_loads_nothing_unchecked(broken: Path) -> None:
+    # Triton takes a comment of any bytes.
+    config = broken / "doubler" / "config.pbtxt"
+    config.write_bytes(b"# caf\xe9\n" + config.read_bytes())
+    with pytest.raises(ModelLoadError, match=r"doubler: .*config\.pbtxt is no Triton model config: .*utf-8") as caught:
+        TritonServer(broken).start()
+    assert list(caught.value.reasons) == ["doubler"]
+
+
+def test_a_restart_counts_a_model_whose_folder_is_gone_as_failed_and_serves_the_others(broken: Path) -> None:
+    shutil.copytree(broken / "doubler", broken / "other")
+    with TritonServer(broken, onnx_backend="native") as server:
+        shutil.rmtree(broken / "other")
+        failed = server.restart(["doubler", "other"])
+        with server.client() as client:
+            assert client.model("doubler")([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+    assert list(failed) == ["other"]
+    assert "is not in the repository any more" in failed["other"]
+
+
+ENSEMBLE_CONFIG = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 2 }
+output { name: "y" data_type: TYPE_FP32 dims: 2 }
+ensemble_scheduling {
+  step {
+    model_name: "doubler"
+    model_version: -1
+    input_map { key: "x" value: "x" }
+    output_map { key: "y" value: "y" }
+  }
+}
+"""
+
+
+def test_an_ensemble_brings_the_models_of_its_steps_and_these_are_checked(broken: Path) -> None:
+    (broken / "twice" / "1").mkdir(parents=True)
+    (broken / "twice" / "config.pbtxt").write_text(ENSEMBLE_CONFIG)
+    shutil.copytree(broken / "doubler", broken / "other")
+    with TritonServer(broken, models=["twice"], onnx_backend="native") as server:
+        assert server.models == ["twice", "doubler"]
+        with server.client() as client:
+            assert client.model("twice")([[1.0, 2.0]]).tolist() == [[2.0, 4.0]]
+            (broken / "doubler" / "1" / "scaler.joblib").write_bytes(b"\x80\x04.")
+            with pytest.raises(ArtifactError, match="it is a pickle"):
+                server.load("twice")
+    with pytest.raises(ModelLoadError) as caught:
+        server.start()
+    assert list(caught.value.reasons) == ["twice", "doubler"]
+
+
+def test_a_config_to_load_with_needs_no_version_policy_and_is_refused_if_it_is_none(broken: Path) -> None:
+    with TritonServer(broken, onnx_backend="native") as server:
+        with pytest.raises(InputError, match="The 'config' parameter must be a model's config as Triton has it"):
+            server.load("doubler", config={"input": 3})
+        with server.client() as client:
+            config = {key: value for key, value in client.model("doubler").config.items() if key != "version_policy"}
+            server.load("doubler", config=config | {"max_batch_size": 4})
+        with server.client() as client:
+            assert client.model("doubler").config["max_batch_size"] == 4
+
+
+def test_an_ensemble_whose_steps_are_not_there_is_refused(broken: Path) -> None:
+    (broken / "twice" / "1").mkdir(parents=True)
+    (broken / "twice" / "config.pbtxt").write_text(ENSEMBLE_CONFIG.replace("doubler", "dubler"))
+    with pytest.raises(ModelLoadError, match=r"twice: There is no model 'dubler'.*Did you mean 'doubler'\?"):
+        TritonServer(broken, models=["twice"]).start()
 
 
 CONFIG_FAULTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -172,6 +173,19 @@ def test_a_restart_quarantines_a_model_that_became_bad_and_serves_the_others(sup
     wait_until(lambda: supervisor.states()["second"].state is ModelState.READY, timeout_s=20)
     with server.client() as client:
         assert np.array_equal(client.model("second")(np.array([[3, 4]], np.float32)), [[6, 8]])
+
+
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_a_restart_quarantines_a_model_whose_folder_is_gone_and_serves_the_others(supervisor: Supervisor) -> None:
+    server = supervisor.server
+    shutil.rmtree(server.repository.path / "first")
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: supervisor.states()["first"].state is ModelState.QUARANTINED, timeout_s=20)
+    wait_until(lambda: supervisor.states()["second"].state is ModelState.READY, timeout_s=20)
+    assert "is not in the repository any more" in supervisor.states()["first"].reason
+    with server.client() as client:
+        assert np.array_equal(client.model("second")(np.array([[3, 4]], np.float32)), [[6, 8]])
+    assert metric(supervisor, "tritium_triton_restarts_total") == 1
 
 
 @pytest.mark.parametrize("supervisor", ["native", "python"], indirect=True)

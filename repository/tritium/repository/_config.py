@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Names of tensors reach paths, logs and other people's shells.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f`;|&<>]|\$\(|\$\{|(^|/)\.\.(/|$)")
 MOST_TEXT = 1024
+_MOST_CONFIG_BYTES = 4 * 2**20
 # Where Triton's config and its wire protocol call the same dtype differently.
 _CONFIG_DTYPES = {"BYTES": "STRING"}
 _WIRE_DTYPES = {config: wire for wire, config in _CONFIG_DTYPES.items()}
@@ -102,9 +103,11 @@ def read_config(path: Path, *, called: str = "") -> ModelConfig:
         called: what errors call it, where it is the copy of something else.
 
     Raises:
-        ConfigError: it is missing, or is no ModelConfig; the message has the line.
+        ConfigError: it is missing, larger than 4 MiB, or no ModelConfig; the message has the line.
     """
     try:
+        if path.stat().st_size > _MOST_CONFIG_BYTES:
+            raise ConfigError(f"{called or path} is larger than 4 MiB")
         return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{called or path} is no Triton model config: {exc}") from exc

@@ -29,4 +29,4 @@ def check_formats(version: Path, model: Path, config: ModelConfig | None = None)
     if config is not None:
         subject.config = config
     for place, message, fix in refused_files(VersionFolder(version, subject)):
-        raise ArtifactError(f"{place.relative_to(version)}: {message}; {fix}")
+        raise ArtifactError(f"{place.relative_to(version if version in place.parents else model)}: {message}; {fix}")

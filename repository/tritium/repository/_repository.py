@@ -90,10 +90,7 @@ class Repository:
             ConfigError: it is missing, or cannot be read.
             InputError: there is no such model.
         """
-        folder = self.path / check_name(model)
-        if not folder.is_dir():
-            raise InputError(f"There is no model {model!r} in {self.path}{self._hint(model)}")
-        return read_config(folder / CONFIG_NAME)
+        return read_config(self.model_folder(model) / CONFIG_NAME)
 
     def has_complete_config(self, model: str) -> bool:
         """Whether the config says all that a server needs, so that nothing has to be read from the model file."""
@@ -102,6 +99,28 @@ class Repository:
         except ConfigError:
             return False
         return bool((config.backend or config.platform == "ensemble") and config.input and config.output)
+
+    def steps(self, model: str) -> list[str]:
+        """The models that an ensemble runs, sorted; none if it is none, or its config cannot be read.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        try:
+            return sorted({step.model_name for step in self.config(model).ensemble_scheduling.step})
+        except ConfigError:
+            return []
+
+    def model_folder(self, model: str) -> Path:
+        """The folder of a model.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        folder = self.path / check_name(model)
+        if not folder.is_dir():
+            raise InputError(f"There is no model {model!r} in {self.path}{self._hint(model)}")
+        return folder
 
     def version_folder(self, model: str, version: str | int | None = None) -> Path:
         """The folder of a version; of the latest if none is named.

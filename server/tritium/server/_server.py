@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from tritium.client import Client, InputError, TritiumError
-from tritium.repository import ConfigError, cache_dir, check_loadable
+from tritium.repository import cache_dir, check_loadable
 
 from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
@@ -35,6 +35,7 @@ from ._system import libpython, site_folders
 
 _HOST = "127.0.0.1"
 # Model code can read the server's environment, so only what it may need is passed on.
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 _PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUDA|NVIDIA|NCCL|ORT|TORCH|PYTORCH)_\w+)")
 # How a chosen free port can still be taken: somebody else was quicker.
 _PORT_TRIES = 3
@@ -55,7 +56,7 @@ class TritonServer:
     Args:
         repository: the model repository's folder; or its URL in S3, ``s3://bucket/prefix``, which is copied into the
             cache first. Its credentials are those of boto3, and Triton gets none of them.
-        models: the models to load; all by default.
+        models: the models to load, and with an ensemble those of its steps; all by default.
         http_port: the port for HTTP; 0 takes any free one, as for the other two.
         grpc_port: the port for gRPC.
         metrics_port: the port for Prometheus metrics.
@@ -118,6 +119,14 @@ class TritonServer:
                 f"There are no models in {self.repository.path}; `tritium zoo train` builds the reference models"
             )
         self.models = list(models or known)
+        # Triton loads an ensemble's steps with it; the list grows by these while it is walked.
+        for model in self.models:
+            for step in self.repository.steps(model):
+                if step not in known:
+                    self.source.pull(step)
+                # One that is not there is a reason not to load the ensemble.
+                if step not in self.models and (self.repository.path / step).is_dir():
+                    self.models.append(step)
         self.serves_all = not models
         self._asked_ports = dict(zip(_KINDS, (http_port, grpc_port, metrics_port), strict=True))
         for kind, port in self._asked_ports.items():
@@ -200,7 +209,9 @@ class TritonServer:
                 self._tell_others(supervisor_url, watched)
                 return
             except BaseException as exc:
-                taken = any("Address already in use" in line or "failed to bind" in line for line in self._process.tail)
+                taken = any(
+                    "Address already in use" in line or "failed to bind" in line for line in list(self._process.tail)
+                )
                 self._end(keep_log=isinstance(exc, StartError))
                 if not (isinstance(exc, StartError) and taken and attempt + 1 < _PORT_TRIES):
                     raise
@@ -338,15 +349,17 @@ class TritonServer:
 
         Args:
             model: its name.
-            config: a config to load it with instead of the repository's; its `version_policy` names the versions.
+            config: a config to load it with instead of the repository's, as Triton has it in JSON.
 
         Raises:
+            InputError: the config is none, or there is no such model.
+            ArtifactError: a file is nothing that the backend loads.
+            ConfigError: the repository's config cannot be read.
             ManifestError: a file of a version is not the one that was published.
             SignatureError: there is a public key, and a version is not signed by it.
             ServerError: the model does not load; the message has Triton's reason.
         """
-        versions = config["version_policy"]["specific"]["versions"] if config else None
-        check_loadable(self.repository, model, versions=versions, public_key=self._public_key)
+        check_loadable(self.repository, model, config=config, public_key=self._public_key)
         # Over HTTP a load would block one of the server's few threads.
         with self.client(protocol="grpc") as client:
             client.load(model, config=config)
@@ -369,7 +382,7 @@ class TritonServer:
         return self._onnx_backend
 
     def _command(self, runtime: Runtime, onnx: NativeBackend, models: Sequence[str]) -> list[str]:
-        complete = all(self.repository.has_complete_config(model) for model in self.models)
+        complete = all(self.repository.has_complete_config(model) for model in self._there())
         backends = backend_directory(runtime, onnx.library if onnx.kind == "native" else None)
         if not _SHELL_SAFE.fullmatch(str(backends)) and not self._all_run_within(onnx):
             raise StartError(
@@ -409,8 +422,12 @@ class TritonServer:
         return all(
             self.repository.has_complete_config(model)
             and (config := self.repository.config(model)).backend + config.platform in within
-            for model in self.models
+            for model in self._there()
         )
+
+    def _there(self) -> list[str]:
+        """The models that are still in the repository."""
+        return [model for model in self.models if (self.repository.path / model).is_dir()]
 
     def _environment(self, runtime: Runtime) -> dict[str, str]:
         return _environment(runtime) | ({VERBOSE_VARIABLE: "1"} if self._features.log_verbose else {})
@@ -432,10 +449,12 @@ class TritonServer:
         """Why models must not be loaded, by name."""
         refused: dict[str, str] = {}
         for model in models:
+            if not (self.repository.path / model).is_dir():
+                refused[model] = f"it is not in the repository any more: there is no folder {model!r}"
+                continue
             try:
+                # Not even a config that Triton may read after all: what it then loads would be unchecked.
                 check_loadable(self.repository, model, public_key=self._public_key)
-            except ConfigError:
-                continue  # Triton refuses it itself, and says more
             except TritiumError as exc:
                 refused[model] = str(exc)
         return refused
@@ -534,7 +553,11 @@ def _choose_ports(address: str, asked: Mapping[str, int]) -> dict[str, int]:
 
 
 def _environment(runtime: Runtime) -> dict[str, str]:
-    passed = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if _PASSED_ON.fullmatch(name) and not _SECRET.search(name.upper())
+    }
     path = os.environ.get("PATH", os.defpath)
     # CUDA's libraries lie there where pip brought them: ONNX Runtime itself does not look for them.
     cuda = [str(path) for folder in site_folders() for path in sorted(Path(folder).glob("nvidia/*/lib"))]

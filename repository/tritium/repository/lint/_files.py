@@ -40,7 +40,7 @@ def _file_unknown(version: VersionFolder) -> Iterator[Problem]:
     """A file is nothing that the backend loads and nothing that may lie beside a model: the server refuses it."""
     backend = version.model.backend
     # That there is no model file is a finding of its own.
-    if backend not in MODEL_FORMATS or version.model.brings_backend or version.artifact is None:
+    if backend not in MODEL_FORMATS or version.artifact is None:
         return
     config = version.model.config
     named = (*_OWN, *config.cc_model_filenames.values(), *config.model_operations.op_library_filename)
@@ -60,8 +60,19 @@ def _file_unknown(version: VersionFolder) -> Iterator[Problem]:
 
 def refused_files(version: VersionFolder) -> Iterator[Problem]:
     """Why a server must not load a version, by its files. Models of other backends hold code by nature."""
-    if version.model.backend not in MODEL_FORMATS:
+    model = version.model
+    if model.backend not in MODEL_FORMATS:
         return
+    # No rule follows a link, and Triton does.
+    for path in sorted(version.path.rglob("*")):
+        if path.is_symlink():
+            yield Problem(path, "it is a link, and what it leads to is not checked", "put a copy in its place")
+    fix = f"remove it; Triton would load it in place of its own {model.backend!r}"
+    for path in [*libraries(version.path), *libraries(model.path)]:
+        yield Problem(path, "it is a library that Triton loads by its name alone", fix)
+    if model.config.runtime not in ("", "model.py", f"libtriton_{model.backend}.so"):
+        message = f"its runtime is {shown(model.config.runtime)}, which is not the backend's own"
+        yield Problem(model.config_path, message, "leave runtime out")
     yield from _pickle(version)
     yield from _file_unknown(version)
     # What is damaged or of a later release is for the backend to say, which knows best.
@@ -70,6 +81,12 @@ def refused_files(version: VersionFolder) -> Iterator[Problem]:
             if file.read(len(_ZIP)) == _ZIP:
                 message = "it is an archive, as TorchScript files are, and the backend is 'onnxruntime'"
                 yield Problem(version.artifact, message, "name the backend that it is for")
+
+
+def libraries(folder: Path) -> list[Path]:
+    """What Triton loads from a model's or a version's folder without being told: backends, and how batches are made."""
+    # A Python-based backend has Triton look for that of Python, so it is not only the model's own that counts.
+    return [path for pattern in ("libtriton_*.so", "batchstrategy.so") for path in sorted(folder.glob(pattern))]
 
 
 def _is_external_data(version: VersionFolder, path: Path) -> bool:

@@ -35,7 +35,6 @@ MODEL_FILES = {
 }
 # A folder that a publisher works in.
 STAGING = re.compile(r"\..+-staging-.+")
-_MOST_CONFIG_BYTES = 4 * 2**20
 _MOST_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -76,8 +75,6 @@ class ModelFolder:
         if not self.config_path.is_file() or self.config_path.is_symlink():
             return ModelConfig()
         try:
-            if self.config_path.stat().st_size > _MOST_CONFIG_BYTES:
-                raise ConfigError(f"{self.config_path} is larger than 4 MiB")
             return read_config(self.config_path)
         except ConfigError as exc:
             self.config_error = str(exc).removeprefix(f"{self.config_path} ")
@@ -97,7 +94,8 @@ class ModelFolder:
             return str(named)
         files = [self.config.default_model_filename] if self.config.default_model_filename else MODEL_FILES.values()
         for backend, file in MODEL_FILES.items():
-            if file in files and any((version.path / file).exists() for version in self.versions):
+            # In a version that is a link, too: Triton follows it.
+            if file in files and any((folder / file).exists() for folder in self._version_paths):
                 return backend
         return ""
 
@@ -116,12 +114,12 @@ class ModelFolder:
     @cached_property
     def versions(self) -> list[VersionFolder]:
         """The folders that Triton takes for versions under the names they have, in ascending order."""
+        return [VersionFolder(path, self) for path in self._version_paths if not path.is_symlink()]
+
+    @cached_property
+    def _version_paths(self) -> list[Path]:
         folders = [path for path in self.path.iterdir() if re.fullmatch("[1-9][0-9]{0,18}", path.name)]
-        return [
-            VersionFolder(path, self)
-            for path in sorted(folders, key=lambda path: int(path.name))
-            if path.is_dir() and not path.is_symlink()
-        ]
+        return sorted((path for path in folders if path.is_dir()), key=lambda path: int(path.name))
 
     def entries(self) -> Iterator[Path]:
         """Everything below the folder, links and hidden things but staging folders included; no link is followed."""
