@@ -52,6 +52,13 @@ def read(server: TritonServer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines()]
 
 
+def test_a_day_that_this_year_or_the_last_does_not_have_is_no_error() -> None:
+    for year in (2027, 2028):
+        now = datetime(year, 1, 1, tzinfo=UTC)
+        (line,) = json_lines('I0229 12:00:00.000001 7 model.py:1] "printed"', now)
+        assert json.loads(line)["time"] == f"{year}-01-01T00:00:00.000000Z"
+
+
 def test_a_line_of_tritons_becomes_its_parts() -> None:
     assert as_json(f'W{HEAD} "[request id: a-1] took \\"long\\"\\nand longer"') == [
         {

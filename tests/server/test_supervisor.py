@@ -21,13 +21,16 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from tritium.client import Client, Retries, ServerError
-from tritium.server import ModelState, PortInUseError, Supervisor, TritonServer
+from tritium.client import Client, InputError, Retries, ServerError
+from tritium.server import ModelState, PortInUseError, StartError, Supervisor, TritonServer
+from tritium.server._runs import shm_prefix
 from tritium.server._stubs import live_stubs
 
 from .conftest import DOUBLER_CONFIG, doubler, onnx_bytes, wait_until
 
-MODELS = ("first", "second")
+# Named so that no instance's name tells its model.
+GROUPS = {"first": "workers", "second": "first_0"}
+MODELS = tuple(GROUPS)
 # Read so often, 200 requests a second are sent.
 RATE_HZ = 200
 
@@ -40,10 +43,11 @@ def tripler() -> bytes:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    for name in MODELS:
+    for name, group in GROUPS.items():
+        config = DOUBLER_CONFIG.replace("instance_group {", f'instance_group {{ name: "{group}"')
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "1" / "model.onnx").write_bytes(doubler())
-        (tmp_path / name / "config.pbtxt").write_text(DOUBLER_CONFIG, encoding="utf-8")
+        (tmp_path / name / "config.pbtxt").write_text(config, encoding="utf-8")
     return tmp_path
 
 
@@ -54,14 +58,20 @@ def supervisor(repository: Path, request: pytest.FixtureRequest) -> Iterator[Sup
         yield running
 
 
+def quick_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a Triton that hangs ended after three seconds instead of fifteen."""
+    monkeypatch.setattr("tritium.server._supervisor._ANSWER_S", 0.5)
+    monkeypatch.setattr("tritium.server._pulse._SILENT_S", 0.5)
+    monkeypatch.setattr("tritium.server._pulse._HANG_S", 2.0)
+
+
 def stub_of(server: TritonServer, model: str) -> psutil.Process:
-    (stub,) = (
-        child for child in psutil.Process(server.pid).children() if any(f"{model}_0_0" == a for a in child.cmdline())
-    )
+    served = str(server.repository.path / model / "1" / "model.onnx")
+    (stub,) = (child for child in psutil.Process(server.pid).children() if served in child.cmdline())
     return stub
 
 
-def ask(url: str) -> tuple[int, Any]:
+def ask(url: str | urllib.request.Request) -> tuple[int, Any]:
     try:
         with urllib.request.urlopen(url, timeout=10) as response:
             return response.status, json.loads(response.read())
@@ -114,6 +124,7 @@ def test_a_killed_backend_process_is_noticed_and_healed_while_its_siblings_go_on
     assert answered["second"][1] == []
     assert all(right > 0 for right, _ in answered.values())
     assert supervisor.states()["second"].state is ModelState.READY
+    assert metric(supervisor, 'tritium_model_heals_total{model="second"}') == 0
     with server.client() as client:
         assert np.array_equal(client.model("first")(np.array([[3, 4]], np.float32)), [[6, 8]])
 
@@ -133,10 +144,13 @@ def test_a_killed_triton_serves_again_on_the_same_ports_with_nothing_left_over(s
     server = supervisor.server
     urls, old = (server.http_url, server.grpc_url), psutil.Process(server.pid)
     orphans = old.children()
+    regions = set(Path("/dev/shm").glob(f"{shm_prefix(server.folder.name)}*"))
+    assert bool(regions) == (server.onnx_backend == "python")
     old.kill()
     wait_until(lambda: server.pid != old.pid and ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=20)
     assert (server.http_url, server.grpc_url) == urls
     wait_until(lambda: not any(orphan.is_running() and orphan.status() != "zombie" for orphan in orphans))
+    assert not any(region.exists() for region in regions)
     for url in urls:
         with Client(url) as client:
             assert np.array_equal(client.model("second")(np.array([[3, 4]], np.float32)), [[6, 8]])
@@ -220,15 +234,17 @@ def test_what_was_served_goes_on_after_a_restart_and_a_heal_where_the_repository
 
 @pytest.mark.parametrize("supervisor", ["native"], indirect=True)
 def test_a_triton_that_hangs_is_started_again(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tritium.server._supervisor._HANG_S", 2.0)
+    quick_to_judge(monkeypatch)
     old = supervisor.server.pid
     os.kill(old, signal.SIGSTOP)
+    wait_until(lambda: "Triton has not answered for" in ask(f"{supervisor.url}/ready")[1]["models"]["first"]["reason"])
     wait_until(lambda: supervisor.server.pid != old and ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=30)
     assert not psutil.pid_exists(old)
 
 
 @pytest.mark.parametrize("supervisor", ["python"], indirect=True)
-def test_a_busy_machine_is_no_death(supervisor: Supervisor) -> None:
+def test_a_busy_machine_is_no_death(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritium.server._pulse._HANG_S", 3.0)
     spinning = [psutil.Popen(["python3", "-c", "while True: pass"]) for _ in range(4)]
     try:
         with supervisor.server.client() as client:
@@ -272,6 +288,49 @@ def test_reloads_under_traffic_fail_no_request_and_mix_no_versions(supervisor: S
         thread.result()
     assert seen == {2.0, 3.0}
     assert metric(supervisor, 'tritium_model_reloads_total{model="first",outcome="done"}') == 100
+
+
+def test_a_triton_that_does_not_start_is_tried_again_after_growing_pauses(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, pauses = Supervisor(TritonServer(repository)), list[float]()
+
+    def fails(models: object) -> dict[str, str]:
+        raise StartError("its port is taken")
+
+    def no_wait(pause_s: float) -> bool:
+        pauses.append(pause_s)
+        return False
+
+    monkeypatch.setattr(supervisor.server, "restart", fails)
+    monkeypatch.setattr(supervisor._stopping, "wait", no_wait)
+    # It ran for long enough, before.
+    monkeypatch.setattr("tritium.server._pulse._STEADY_S", -1.0)
+    supervisor._backoff.started()
+    for _ in range(7):
+        with pytest.raises(StartError):
+            supervisor._restart("it died")
+    assert pauses == [0, 1, 2, 5, 10, 30, 30]
+    supervisor._backoff.started()
+    with pytest.raises(StartError):
+        supervisor._restart("it died")
+    assert pauses[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (ModelState.READY, "first was not reloaded, and what was served goes on: no"),
+        (ModelState.QUARANTINED, "first was not reloaded, and stays quarantined: no"),
+        (ModelState.DEGRADED, "first was not reloaded: no"),
+    ],
+)
+def test_a_refusal_says_what_becomes_of_the_model(repository: Path, state: ModelState, said: str) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor(TritonServer(repository), progress=lines.append)
+    supervisor._states.set("first", state)
+    supervisor._refuse("first", InputError("no"))
+    assert lines == [said]
 
 
 def test_a_health_port_in_use_is_named_before_anything_starts(repository: Path, supervisor: Supervisor) -> None:

@@ -77,7 +77,7 @@ def watching(models: Path, monkeypatch: pytest.MonkeyPatch) -> Watching:
         looks.append(found)
         return found
 
-    monkeypatch.setattr("tritium.server._supervisor.settled", counted)
+    monkeypatch.setattr("tritium.server._watch.settled", counted)
 
     @contextmanager
     def running(**options: Any) -> Iterator[Watched]:

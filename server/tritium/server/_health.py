@@ -90,6 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.reload(model)
         except TritiumError as exc:
             self._answer(409, {"error": str(exc), "kind": type(exc).__name__})
+        except Exception as exc:  # the repository may be gone, and whoever asked shall know
+            self._answer(500, {"error": f"{type(exc).__name__}: {exc}", "kind": type(exc).__name__})
         else:
             self._answer(200, {"model": model})
 

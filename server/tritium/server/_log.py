@@ -86,10 +86,10 @@ def _json(time: datetime, level: str, source: str | None, message: str) -> str:
 def _time(text: str, now: datetime) -> datetime:
     try:
         time = datetime.strptime(f"{now.year}{text}", "%Y%m%d %H:%M:%S.%f").replace(tzinfo=UTC)
-    except ValueError:  # a model may print what only looks like a line of Triton's
+        # A line of New Year's Eve that is read after midnight.
+        return time if time < now + timedelta(days=1) else time.replace(year=now.year - 1)
+    except ValueError:  # a model may print what only looks like a line of Triton's, the 29th of February too
         return now
-    # A line of New Year's Eve that is read after midnight.
-    return time if time < now + timedelta(days=1) else time.replace(year=now.year - 1)
 
 
 def _unquoted(message: str) -> str:

@@ -252,9 +252,9 @@ class TritonServer:
         absent = [model for model in loaded if model not in ready]
         return failed | {model: reasons.get(model, "Triton does not say why it is not there") for model in absent}
 
-    def answers(self) -> bool:
-        """Whether Triton says within a few seconds that it lives."""
-        return _says(self._ports["http"], "live")
+    def answers(self, *, timeout_s: float = 5.0) -> bool:
+        """Whether Triton says in time that it lives."""
+        return _says(self._ports["http"], "live", timeout_s=timeout_s)
 
     def stop(self) -> int | None:
         """Stop Triton: it takes no more and answers what it took, for at most the shutdown timeout; nothing is left.
@@ -519,8 +519,8 @@ def load_failures(log: Sequence[str]) -> dict[str, str]:
     return reasons
 
 
-def _says(port: int, what: str) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+def _says(port: int, what: str, *, timeout_s: float = 5.0) -> bool:
+    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout_s)
     try:
         connection.request("GET", f"/v2/health/{what}")
         return connection.getresponse().status == 200

@@ -32,7 +32,7 @@ class ModelReport:
 
 
 class States:
-    """The states of all models, kept by one thread and read by any, and the supervisor's metrics."""
+    """The states of all models, kept and read by any thread, and the supervisor's metrics."""
 
     def __init__(self, models: Iterable[str]) -> None:
         self._lock = threading.Lock()
@@ -51,6 +51,9 @@ class States:
             "tritium_model_reloads", "Reloads that were asked for", ("model", "outcome"), registry=self._registry
         )
         self._reports: dict[str, ModelReport] = {}
+        # Why none is ready, whatever its own state.
+        self._silence = ""
+        self._stopping = False
         for model in models:
             self.set(model, ModelState.LOADING)
 
@@ -58,16 +61,43 @@ class States:
         """Put a model into a state."""
         with self._lock:
             self._reports[model] = ModelReport(state, reason)
-            for known in ModelState:
-                self._gauge.labels(model, known.value).set(known is state)
 
-    def all(self) -> dict[str, ModelReport]:
-        """Every model's report."""
+    def degrade(self, model: str, reason: str) -> None:
+        """Say that a model is ready no more, if it was."""
+        with self._lock:
+            if self._reports[model].state is ModelState.READY:
+                self._reports[model] = ModelReport(ModelState.DEGRADED, reason)
+
+    def silence(self, reason: str) -> None:
+        """Say of all that would be ready that they are degraded, until there is no reason any more."""
+        with self._lock:
+            self._silence = reason
+
+    def stop(self) -> None:
+        """From now on none is ready."""
+        with self._lock:
+            self._stopping = True
+
+    def own(self) -> dict[str, ModelReport]:
+        """Every model's own report, whatever holds for all."""
         with self._lock:
             return dict(self._reports)
 
+    def all(self) -> dict[str, ModelReport]:
+        """Every model's report, as others shall know it."""
+        with self._lock:
+            why_none = "the server is stopping" if self._stopping else self._silence
+            held_back = ModelReport(ModelState.DEGRADED, why_none)
+            return {
+                model: held_back if why_none and report.state is ModelState.READY else report
+                for model, report in self._reports.items()
+            }
+
     def metrics(self) -> bytes:
         """All of it, as Prometheus reads it."""
+        for model, report in self.all().items():
+            for known in ModelState:
+                self._gauge.labels(model, known.value).set(known is report.state)
         return generate_latest(self._registry)
 
     def _counter(self, name: str, text: str) -> Counter:

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import defaultdict, deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
-from tritium.client import InputError, TritiumError
+from tritium.client import DeadlineExceededError, InputError, TritiumError
 from tritium.repository import served_versions
 
 from ._backends import PYTHON_BASED
 from ._errors import PortInUseError, StartError
 from ._health import HealthServer
+from ._loop import keep_doing
+from ._pulse import Backoff, Pulse
 from ._runtime import Progress, silent
 from ._server import TritonServer
 from ._states import ModelReport, ModelState, States
-from ._stubs import live_stubs
-from ._watch import Fingerprint, fingerprint, settled
+from ._stubs import live_stubs, wanted_stubs
+from ._watch import RepositoryWatch
 
 _LOOK_S = 0.5
-# A Triton that says nothing for so long hangs. A busy machine makes it slow, but it still answers now and then.
-_HANG_S = 15.0
-_BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-# A Triton that ran for so long starts again at once if it dies.
-_STEADY_S = 60.0
+_ANSWER_S = 2.0
 # So many deaths within so many seconds are not chance.
 _STRIKES = 4
 _STRIKES_WITHIN_S = 120.0
 _UNLOAD_S = 2.0
-# Asking S3 costs a listing, and a look at the folder nearly nothing.
-_LOOKS_PER_REFRESH = 10
+_UNLOADED = "it was unloaded by somebody who has the secret"
 
 
 class Supervisor:
@@ -44,8 +41,8 @@ class Supervisor:
 
     A backend process that dies is noticed within a second, and its model is loaded anew. A Triton that dies or hangs is
     started again on the same ports, with a growing pause if it dies soon. A model that dies four times in two minutes,
-    or that does not load when Triton starts again, not even as it was before, is quarantined until somebody reloads it;
-    all others go on.
+    that does not load when Triton starts again, not even as it was before, or that somebody unloads is quarantined
+    until it is reloaded; all others go on.
 
     Args:
         server: the server, not yet started.
@@ -79,17 +76,23 @@ class Supervisor:
         # Whatever changes what Triton has loaded: one at a time.
         self._changing = threading.RLock()
         self._stopping = threading.Event()
+        # The model that is being loaded: its processes may come and go.
+        self._loading: str | None = None
+        # Models that Triton is without by our doing, or by its own: they are brought back.
+        self._owed: set[str] = set()
         # How many backend processes each model must have; none where it runs within Triton.
         self._stubs: dict[str, int] = {}
         # The config that each model was served with last, with the versions by number.
         self._good: dict[str, dict[str, Any]] = {}
         self._deaths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_STRIKES))
-        self._quick_restarts = 0
+        self._pulse: Pulse | None = None
+        self._hung: int | None = None
+        self._backoff = Backoff()
         self._restarting = False
-        self._started_s = self._answered_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="triton-supervisor", daemon=True)
-        # How each model was when it was last loaded, or refused.
-        self._seen: dict[str, Fingerprint] = {}
+        self._watch = RepositoryWatch(server, take_over=self._take_over, refuse=self._refuse, say=self._progress)
+        # Two, since mending takes its time, in which a death must be seen and a Triton that hangs be ended.
+        self._mending = self._loop("triton-supervisor", self._mend, _LOOK_S, "The supervisor")
+        self._looking = self._loop("triton-pulse", self._look, _LOOK_S, "Looking after Triton")
         self._health: HealthServer | None = None
 
     def __enter__(self) -> Supervisor:
@@ -104,8 +107,7 @@ class Supervisor:
         # It answers from now on, so that whoever waits for readiness sees the models loading.
         threading.Thread(target=health.serve_forever, name="triton-health", daemon=True).start()
         try:
-            # Before they are loaded: what changes meanwhile is a change.
-            self._seen = {model: self._fingerprint(model) for model in self.server.models}
+            self._watch.start()
             self.server.start(supervisor_url=self.url, watched=self._watch_s is not None)
             for model in self.server.models:
                 self._serving(model)
@@ -113,25 +115,29 @@ class Supervisor:
             self.server.stop()
             self._close()
             raise
-        self._started_s = self._answered_s = time.monotonic()
-        self._thread.start()
+        self._pulse = Pulse(self.server.pid, started=True)
+        self._backoff.started()
+        self._mending.start()
+        self._looking.start()
         if self._watch_s is not None:
             # A thread of its own, so that what takes long there keeps no model from being healed.
-            threading.Thread(target=self._watch, args=(self._watch_s,), name="triton-watch", daemon=True).start()
+            self._loop("triton-watch", self._watch.look, self._watch_s, "Watching the repository").start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop watching, then stop Triton in order."""
+        """Stop watching, then stop Triton in order; from the first moment on nothing is ready."""
+        self._states.stop()
         self._stopping.set()
-        self._thread.join(_LOOK_S)
-        while self._restarting and self._thread.is_alive():
+        self._mending.join(_LOOK_S)
+        while self._restarting and self._mending.is_alive():
             # What only starts has nothing to answer.
             self.server.kill()
-            self._thread.join(_LOOK_S)
+            self._mending.join(_LOOK_S)
         self.server.stop()
-        self._thread.join()
+        self._mending.join()
+        self._looking.join()
         self._close()
 
     @property
@@ -168,30 +174,38 @@ class Supervisor:
         self._reload(model)
 
     def _reload(self, model: str) -> None:
-        with self._changing:
-            there = model in self.server.repository.models()
-            now = self._fingerprint(model) if there else Fingerprint()
+        with self._changing, self._load_of(model):
             try:
-                self._load(model)
+                with self._watch.loading(model):
+                    self._load(model)
             except TritiumError as exc:
                 self._refuse(model, exc)
                 raise
-            finally:
-                # Of what was refused as well: the watch does not try it again before it changes.
-                if model in self._watched():
-                    self._seen[model] = now
             self._deaths[model].clear()
             self._serving(model)
             self._states.reloads.labels(model, "done").inc()
             versions = ", ".join(map(str, served_versions(self.server.repository, model)))
             self._progress(f"{model} was reloaded: version {versions}")
 
+    def _take_over(self, model: str) -> None:
+        with self._changing:
+            if not self._stopping.is_set():
+                self._reload(model)
+
     def _refuse(self, model: str, exc: TritiumError) -> None:
-        served = model in self._states.all()
-        what = "was not reloaded, and what was served goes on" if served else "is not served"
+        report = self._states.own().get(model)
+        match report.state if report else None:
+            case None:
+                what = "is not served"
+            case ModelState.QUARANTINED:
+                what = "was not reloaded, and stays quarantined"
+            case ModelState.READY:
+                what = "was not reloaded, and what was served goes on"
+            case _:
+                what = "was not reloaded"
         self._progress(f"{model} {what}: {exc}", "WARNING")
         # Not of every name that somebody asks for.
-        if served or model in self.server.repository.models():
+        if report or model in self.server.repository.models():
             self._states.reloads.labels(model, "refused").inc()
 
     def _load(self, model: str) -> None:
@@ -201,90 +215,85 @@ class Supervisor:
         if model not in self.server.models:
             self.server.models.append(model)
 
-    def _fingerprint(self, model: str) -> Fingerprint:
-        return fingerprint(self.server.repository.path / model)
-
-    def _watched(self) -> list[str]:
-        """The models in the repository that are served, or may be because all are."""
-        there = self.server.repository.models()
-        return there if self.server.serves_all else [model for model in there if model in self.server.models]
-
-    def _fingerprints(self) -> dict[str, Fingerprint]:
-        return {model: self._fingerprint(model) for model in self._watched()}
-
-    def _watch(self, every_s: float) -> None:
-        before, told, answered = dict(self._seen), "", True
-        for look in itertools.count(1):
-            if self._stopping.wait(every_s):
-                return
-            try:
-                if look % _LOOKS_PER_REFRESH == 0:
-                    answered = self._refresh(answered)
-                now = self._fingerprints()
-                for model in settled(self._seen, before, now):
-                    self._take_over(model, there=model in now)
-                before, told = now, ""
-            except Exception as exc:
-                if self._stopping.is_set():
-                    return
-                trouble = f"{type(exc).__name__}: {exc}"
-                if trouble != told:  # it may well be the same at every look
-                    self._progress(f"Watching the repository goes on after {trouble}", "WARNING")
-                told = trouble
-
-    def _refresh(self, answered: bool) -> bool:
-        """Bring what changed in S3; whether it answered. That it does not is said once, as it may last."""
-        source = self.server.source
+    @contextmanager
+    def _load_of(self, model: str) -> Iterator[None]:
+        self._loading = model
         try:
-            for model, exc in source.refresh(None if self.server.serves_all else self.server.models):
-                self._refuse(model, exc)
-        except TritiumError as exc:
-            if answered:
-                self._progress(f"What changes in {source.name} is not known now; what is served goes on: {exc}")
-            return False
-        if not answered:
-            self._progress(f"What changes in {source.name} is known again")
-        return True
-
-    def _take_over(self, model: str, *, there: bool) -> None:
-        with self._changing, suppress(TritiumError):  # a refusal was told already
-            if self._stopping.is_set():
-                return
-            if there:
-                self._reload(model)
-            else:
-                del self._seen[model]
-                self._progress(f"{model} is not in the repository any more; it is served on until Triton starts again")
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_S):
-            try:
-                with self._changing:
-                    self._look()
-            except Exception as exc:
-                # Triton may end while it is asked, which the next look sees; and nothing must end the watch.
-                if self._stopping.is_set():
-                    return
-                self._progress(f"The supervisor goes on after {type(exc).__name__}: {exc}", "WARNING")
+            yield
+        finally:
+            self._loading = None
 
     def _look(self) -> None:
-        code = self.server.wait(0)
-        if code is not None:
-            self._restart(f"Triton ended with exit code {code}")
-        elif self.server.answers():
-            self._answered_s = time.monotonic()
-            self._heal_the_dead()
-        elif time.monotonic() - self._answered_s > _HANG_S:
-            self._restart(f"Triton has not answered for {_HANG_S:g} s")
+        """See how Triton and the models' processes are, and say so at once; it waits for nobody who loads something."""
+        pid, asked_s = self.server.pid, time.monotonic()
+        if self.server.wait(0) is not None:
+            self._degrade_all("Triton has ended")
+            return
+        if self._pulse is None or self._pulse.pid != pid:
+            self._pulse = Pulse(pid)
+        pulse = self._pulse
+        pulse.beat(self.server.answers(timeout_s=_ANSWER_S), asked_s=asked_s, now_s=time.monotonic())
+        self._states.silence(f"Triton has not answered for {pulse.silent_s:.0f} s" if pulse.is_silent else "")
+        if pulse.hangs and self.server.pid == pid and not self._stopping.is_set():
+            # Whoever waits for it, because it loads something, then gets an error, and it is started again.
+            self._hung = pid
+            self.server.kill()
+        for model, reason in self._missing().items():
+            if model != self._loading:
+                self._states.degrade(model, reason)
 
-    def _heal_the_dead(self) -> None:
+    def _degrade_all(self, reason: str) -> None:
+        for model in self._states.own():
+            self._states.degrade(model, reason)
+
+    def _missing(self) -> dict[str, str]:
+        """The models that are without some of their backend processes, and without how many."""
         alive = live_stubs(self.server.pid)
-        for model, report in self._states.all().items():
-            if report.state is ModelState.QUARANTINED or self._stopping.is_set():
-                continue
-            wanted = self._stubs.get(model, 0)
-            if alive[model] < wanted:
-                self._heal(model, f"{wanted - alive[model]} of its {wanted} backend processes died")
+        return {
+            model: f"{wanted - alive[model]} of its {wanted} backend processes died"
+            for model, wanted in list(self._stubs.items())
+            if alive[model] < wanted
+        }
+
+    def _mend(self) -> None:
+        """Start Triton again if it ended, and load what is not served as it should be."""
+        with self._changing:
+            code = self.server.wait(0)
+            if code is not None:
+                hung = self._hung == self.server.pid
+                self._restart("Triton did not answer any more" if hung else f"Triton ended with exit code {code}")
+            elif self._pulse and self._pulse.answers:
+                self._heal_all()
+
+    def _heal_all(self) -> None:
+        missing, there = self._missing(), self._index()
+        for model, report in self._states.own().items():
+            if self._stopping.is_set() or self.server.wait(0) is not None:
+                return  # with Triton all its processes went
+            # Of a model whose folder vanished, the index says nothing.
+            states = there.get(model, {"READY"})
+            gone = "READY" not in states
+            if report.state is ModelState.QUARANTINED:
+                if report.reason == _UNLOADED and not gone:
+                    self._serving(model)
+            elif gone and ("LOADING" in states or model not in self._owed):
+                # It is nothing of ours, so it is left to come or to go.
+                if states == {"UNAVAILABLE"}:
+                    self._quarantine(model, _UNLOADED)
+                else:
+                    self._states.degrade(model, f"Triton calls it {', '.join(sorted(states))}")
+            elif gone or model in missing:
+                self._heal(model, missing.get(model, report.reason))
+            elif report.state is not ModelState.READY:
+                self._serving(model)
+
+    def _index(self) -> dict[str, set[str]]:
+        """What Triton says of each model's versions; nothing if it cannot read the repository."""
+        found: dict[str, set[str]] = defaultdict(set)
+        with suppress(TritiumError), self.server.client() as client:
+            for status in client.models():
+                found[status.name].add(status.state)
+        return dict(found)
 
     def _heal(self, model: str, reason: str) -> None:
         if self._struck(model):
@@ -292,18 +301,22 @@ class Supervisor:
             return
         self._states.set(model, ModelState.DEGRADED, reason)
         self._progress(f"{model}: {reason}; loading it anew", "WARNING")
-        try:
-            # Loading alone would change nothing: Triton believes that it is there.
-            self._unload(model)
-            self.server.load(model)
-        except TritiumError as exc:
-            if self.server.wait(0) is not None:
-                return
-            if not self._serves_as_before(model, str(exc)):
-                self._quarantine(model, f"{reason}, and it does not load: {exc}")
-                return
-        else:
-            self._serving(model)
+        with self._load_of(model):
+            try:
+                # Loading alone would change nothing: Triton believes that it is there.
+                self._unload(model)
+                self.server.load(model)
+            except DeadlineExceededError:
+                raise  # it may be there later
+            except TritiumError as exc:
+                if self._has_ended():
+                    return  # which need not be the model's fault
+                if not self._serves_as_before(model, str(exc)):
+                    if not self._has_ended():
+                        self._quarantine(model, f"{reason}, and it does not load: {exc}")
+                    return
+            else:
+                self._serving(model)
         self._states.heals.labels(model).inc()
         self._progress(f"{model} is serving again")
 
@@ -323,18 +336,20 @@ class Supervisor:
 
     def _serving(self, model: str, remark: str = "") -> None:
         """A model was loaded: it is ready, and has the backend processes that its config asks for."""
-        with self.server.client() as client:
-            handle = client.model(model)
-            versions = [int(version) for version in handle.metadata.versions]
-            self._good[model] = handle.config | {"version_policy": {"specific": {"versions": versions}}}
-            # By the config, not by counting: a process may have died already, and those of an older version may be
-            # there for some time yet.
-            if self._runs_within(handle.config["backend"]):
-                self._stubs[model] = 0
-            else:
-                groups = handle.config["instance_group"]
-                instances = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", ()))) for group in groups)
-                self._stubs[model] = instances * len(versions)
+        try:
+            with self.server.client() as client:
+                handle = client.model(model)
+                versions = [int(version) for version in handle.metadata.versions]
+                config = handle.config
+        except TritiumError as exc:
+            # It is asked again at the next look.
+            self._states.set(model, ModelState.DEGRADED, f"it was loaded, and Triton does not say what it is: {exc}")
+            raise
+        self._good[model] = config | {"version_policy": {"specific": {"versions": versions}}}
+        # By the config, not by counting: a process may have died already, and those of an older version may be there
+        # for some time yet.
+        self._stubs[model] = 0 if self._runs_within(config["backend"]) else wanted_stubs(config, len(versions))
+        self._owed.discard(model)
         self._states.set(model, ModelState.READY, remark)
 
     def _runs_within(self, backend: str) -> bool:
@@ -345,6 +360,7 @@ class Supervisor:
 
     def _unload(self, model: str) -> None:
         """Take a model away; one with a request in the process that died never ends, and is left where it is."""
+        self._owed.add(model)
         self.server.unload(model)
         deadline = time.monotonic() + _UNLOAD_S
         with self.server.client(protocol="grpc") as client:
@@ -354,6 +370,7 @@ class Supervisor:
                 time.sleep(0.05)
 
     def _quarantine(self, model: str, reason: str) -> None:
+        self._owed.discard(model)
         self._states.set(model, ModelState.QUARANTINED, reason)
         self._states.quarantines.labels(model).inc()
         self._progress(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance", "WARNING")
@@ -363,10 +380,8 @@ class Supervisor:
     def _restart(self, reason: str) -> None:
         if self._stopping.is_set():  # it ends because it shall
             return
-        steady = time.monotonic() - self._started_s > _STEADY_S
-        self._quick_restarts = 0 if steady else self._quick_restarts + 1
-        pause_s = _BACKOFF_S[min(self._quick_restarts, len(_BACKOFF_S)) - 1] if self._quick_restarts else 0.0
-        served = [name for name, report in self._states.all().items() if report.state is not ModelState.QUARANTINED]
+        pause_s = self._backoff.pause_s()
+        served = [name for name, report in self._states.own().items() if report.state is not ModelState.QUARANTINED]
         for model in served:
             self._states.set(model, ModelState.DEGRADED, reason)
         self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""), "WARNING")
@@ -378,7 +393,8 @@ class Supervisor:
             failed = self._started_again(served)
         finally:
             self._restarting = False
-        self._started_s = self._answered_s = time.monotonic()
+        self._backoff.started()
+        self._owed.update(served)
         lost = 0
         for model in served:
             if model not in failed:
@@ -391,19 +407,25 @@ class Supervisor:
     def _started_again(self, models: list[str]) -> dict[str, str]:
         """Start Triton with these models; why some are not served, by name."""
         try:
-            return self.server.restart(models)
+            return self._start_with(models)
         except StartError as exc:
             if self._stopping.is_set():
                 raise
             self._progress(f"Triton did not start again: {exc}", "WARNING")
             return self._start_one_by_one(models)
 
+    def _start_with(self, models: list[str]) -> dict[str, str]:
+        failed = self.server.restart(models)
+        # It need not have been seen to answer: it may hang as soon as something is loaded.
+        self._pulse = Pulse(self.server.pid, started=True)
+        return failed
+
     def _start_one_by_one(self, models: list[str]) -> dict[str, str]:
         """Start Triton with nothing and load each model alone, so that one that ends it is known by name."""
         failed: dict[str, str] = {}
         while True:
             good = [model for model in models if model not in failed]
-            self.server.restart([])
+            self._start_with([])
             for model in good:
                 try:
                     self.server.load(model)
@@ -419,6 +441,23 @@ class Supervisor:
         deaths = self._deaths[model]
         deaths.append(time.monotonic())
         return len(deaths) == _STRIKES and deaths[-1] - deaths[0] < _STRIKES_WITHIN_S
+
+    def _has_ended(self) -> bool:
+        """Whether Triton has ended, or does so just now."""
+        return self.server.wait(1) is not None
+
+    def _loop(self, name: str, step: Callable[[], None], every_s: float, what: str) -> threading.Thread:
+        """A thread that does something again and again; whatever goes wrong there, nothing must end the watch."""
+
+        def run() -> None:
+            keep_doing(
+                step,
+                every_s=every_s,
+                stopping=self._stopping,
+                complain=lambda trouble: self._progress(f"{what} goes on after {trouble}", "WARNING"),
+            )
+
+        return threading.Thread(target=run, name=name, daemon=True)
 
     def _progress(self, line: str, level: str = "INFO") -> None:
         self._show(self.server.note(line, level))
