@@ -154,6 +154,23 @@ def test_a_model_that_was_healed_and_could_not_be_asked_is_asked_again(
     assert held.heals() == before, "it was loaded once, and then only asked"
 
 
+def test_a_model_that_cannot_be_asked_keeps_no_other_from_coming_back(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = held.supervisor._serving
+
+    def fails_for_one(model: str, remark: str = "") -> None:
+        if model == "doubler":
+            raise TritiumError("no time")
+        serving(model, remark)
+
+    monkeypatch.setattr(held.supervisor, "_serving", fails_for_one)
+    for model in ("doubler", "slow"):
+        held.supervisor._states.set(model, ModelState.DEGRADED, "not asked yet")
+    wait_until(lambda: held.report("slow")["state"] == "ready", timeout_s=5)
+    assert held.report("doubler")["reason"] == "not asked yet"
+
+
 @pytest.mark.parametrize("again", ["reload", "load"])
 def test_a_model_that_somebody_unloads_is_not_ready_until_it_is_loaded_again(held: Held, again: str) -> None:
     before = held.heals()

@@ -20,7 +20,7 @@ def reload_model(server: RunningServer, model: str, *, timeout_s: float = 300.0)
         timeout_s: seconds that loading may take.
 
     Raises:
-        ReloadError: it does not load, or the server does not answer; what was served goes on.
+        ReloadError: it does not load, or the server does not answer; what was served, if anything, goes on.
     """
     if server.supervisor_url is None:
         raise ReloadError(f"The server at {server.http_url} has no supervisor; load {model!r} with its client")
@@ -35,6 +35,4 @@ def reload_model(server: RunningServer, model: str, *, timeout_s: float = 300.0)
     finally:
         connection.close()
     if response.status != 200:
-        raise ReloadError(
-            f"{server.http_url} goes on with what it has of {model!r}: {answer.get('error', response.reason)}"
-        )
+        raise ReloadError(f"{server.http_url} did not reload {model!r}: {answer.get('error', response.reason)}")

@@ -238,6 +238,7 @@ class Supervisor:
             # Whoever waits for it, because it loads something, then gets an error, and it is started again.
             self._hung = pid
             self.server.kill()
+            return
         for model, reason in self._missing().items():
             if model != self._loading:
                 self._states.degrade(model, reason)
@@ -267,25 +268,34 @@ class Supervisor:
 
     def _heal_all(self) -> None:
         missing, there = self._missing(), self._index()
+        troubles = []
         for model, report in self._states.own().items():
             if self._stopping.is_set() or self.server.wait(0) is not None:
                 return  # with Triton all its processes went
-            # Of a model whose folder vanished, the index says nothing.
-            states = there.get(model, {"READY"})
-            gone = "READY" not in states
-            if report.state is ModelState.QUARANTINED:
-                if report.reason == _UNLOADED and not gone:
-                    self._serving(model)
-            elif gone and ("LOADING" in states or model not in self._owed):
-                # It is nothing of ours, so it is left to come or to go.
-                if states == {"UNAVAILABLE"}:
-                    self._quarantine(model, _UNLOADED)
-                else:
-                    self._states.degrade(model, f"Triton calls it {', '.join(sorted(states))}")
-            elif gone or model in missing:
-                self._heal(model, missing.get(model, report.reason))
-            elif report.state is not ModelState.READY:
+            try:
+                # Of a model whose folder vanished, the index says nothing.
+                self._bring_back(model, report, there.get(model, {"READY"}), missing.get(model))
+            except TritiumError as exc:  # the others have their turn all the same
+                troubles.append(exc)
+        if troubles:
+            raise troubles[0]
+
+    def _bring_back(self, model: str, report: ModelReport, states: set[str], died: str | None) -> None:
+        """Do what one model needs, by what we say of it, what Triton says of its versions, and what died of it."""
+        gone = "READY" not in states
+        if report.state is ModelState.QUARANTINED:
+            if report.reason == _UNLOADED and not gone:
                 self._serving(model)
+        elif gone and ("LOADING" in states or model not in self._owed):
+            # Somebody else does that, so it is left to come or to go.
+            if states == {"UNAVAILABLE"}:
+                self._quarantine(model, _UNLOADED)
+            else:
+                self._states.degrade(model, f"Triton calls it {', '.join(sorted(states))}")
+        elif gone or died:
+            self._heal(model, died or report.reason)
+        elif report.state is not ModelState.READY:
+            self._serving(model)
 
     def _index(self) -> dict[str, set[str]]:
         """What Triton says of each model's versions; nothing if it cannot read the repository."""
@@ -327,6 +337,8 @@ class Supervisor:
             return False
         try:
             self.server.load(model, config=good)
+        except DeadlineExceededError:
+            raise
         except TritiumError:
             return False
         remark = f"it is served as it was before, since what the repository has now does not load: {why_not_now}"
