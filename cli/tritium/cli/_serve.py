@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -151,7 +151,8 @@ def command(
         with Supervisor(server, health_port=health_port, watch_s=watch_s, progress=say) as supervisor:
             _announce(supervisor, as_json, in_a_line=log_format == "json")
             try:
-                threading.Event().wait()
+                while True:  # a signal that another thread takes would end no longer wait
+                    time.sleep(1)
             except KeyboardInterrupt:
                 say(server.note("Stopping, with an answer to all that was accepted; Ctrl-C again ends it at once"))
                 raise
