@@ -224,12 +224,13 @@ def test_weights_that_protobuf_has_no_room_for_lie_beside_the_model(
 
 def test_a_companion_file_must_not_be_called_as_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_torch_convert, "EXTERNAL_DATA_BYTES", 1)
+    module = nn.Linear(4, 4000)  # of less than this torch keeps all in the model file
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("a\nb\n")
     options: dict[str, Any] = {"outputs": ["y"], "name": "large", "repository": tmp_path / "models"}
     with pytest.raises(InputError, match=r"must not have 'model.onnx.data'"):
-        export_torch(Does(torch.tanh), {"x": ROWS}, files={"model.onnx.data": vocabulary}, **options)
-    published = export_torch(Does(torch.tanh), {"x": ROWS}, files={"words.txt": vocabulary}, **options)
+        export_torch(module, {"x": ROWS}, files={"model.onnx.data": vocabulary}, **options)
+    published = export_torch(module, {"x": ROWS}, files={"words.txt": vocabulary}, **options)
     assert (published.folder / "words.txt").read_text() == "a\nb\n"
 
 
