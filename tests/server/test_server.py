@@ -19,9 +19,8 @@ import pytest
 from tritium.client import InputError, ServerError
 from tritium.repository import ArtifactError, Repository, cache_dir
 from tritium.server import ModelLoadError, PortInUseError, StartError, TritonServer
-from tritium.server._log import ServerLog
+from tritium.server._log import ServerLog, load_failures
 from tritium.server._process import BoundProcess
-from tritium.server._server import load_failures
 
 from .conftest import DOUBLER_CONFIG, WriteModel, doubler, wait_until
 

@@ -333,6 +333,27 @@ def test_a_refusal_says_what_becomes_of_the_model(repository: Path, state: Model
     assert lines == [said]
 
 
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_an_ensemble_that_comes_by_reload_brings_its_steps(supervisor: Supervisor) -> None:
+    folder = supervisor.server.repository.path
+    shutil.copytree(folder / "first", folder / "step")
+    (folder / "whole" / "1").mkdir(parents=True)
+    (folder / "whole" / "config.pbtxt").write_text(
+        """
+        platform: "ensemble" max_batch_size: 8
+        input { name: "x" data_type: TYPE_FP32 dims: 2 }
+        output { name: "y" data_type: TYPE_FP32 dims: 2 }
+        ensemble_scheduling { step { model_name: "step" model_version: -1
+          input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } }
+        """,
+        encoding="utf-8",
+    )
+    supervisor.reload("whole")
+    states = supervisor.states()
+    assert set(states) == {*MODELS, "step", "whole"}
+    assert all(report.state is ModelState.READY for report in states.values())
+
+
 def test_a_health_port_in_use_is_named_before_anything_starts(repository: Path, supervisor: Supervisor) -> None:
     port = int(supervisor.url.rpartition(":")[2])
     with (

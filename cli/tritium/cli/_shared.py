@@ -131,7 +131,7 @@ def reload_running(repository: Path | str, model: str) -> list[str]:
     """Have every server that this user runs over a repository load a model again; the URLs of those servers.
 
     Raises:
-        ReloadError: some refuse, and go on with what they have; the others have loaded it by then.
+        ReloadError: some refuse, or do not answer; the others have loaded it by then.
     """
     from tritium.server import ReloadError, reload_model
 

@@ -9,13 +9,13 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from ._errors import ArtifactError
 
 
-def check_formats(version: Path, model: Path, config: ModelConfig | None = None) -> None:
+def check_formats(version: Path, model: Path, config: ModelConfig) -> None:
     """Refuse a version with a file that a server would not load; `tritium lint` has the same rules.
 
     Args:
         version: its folder, named by a number.
         model: the folder of the model that it is of.
-        config: the model's config; by default that in its folder.
+        config: the model's config.
 
     Raises:
         ArtifactError: a file is a pickle, or nothing that the backend loads.
@@ -26,7 +26,6 @@ def check_formats(version: Path, model: Path, config: ModelConfig | None = None)
     from .lint._subjects import ModelFolder, RepositoryFolder, VersionFolder
 
     subject = ModelFolder(model, RepositoryFolder(model.parent, Opener()))
-    if config is not None:
-        subject.config = config
+    subject.config = config
     for place, message, fix in refused_files(VersionFolder(version, subject)):
         raise ArtifactError(f"{place.relative_to(version if version in place.parents else model)}: {message}; {fix}")

@@ -4,7 +4,7 @@ TritiumError
 ├── UnsupportedSystemError               this machine or this Python cannot run the embedded server
 ├── RuntimeInstallError                  the runtime could not be fetched, checked or unpacked
 ├── NativeBackendError                   the native ONNX Runtime backend was asked for and cannot run
-├── ReloadError                          a running server did not load a model again; it goes on with what it has
+├── ReloadError                          a running server did not load a model again, or did not answer
 └── StartError                           Triton did not come up
     ├── PortInUseError
     └── ModelLoadError
@@ -42,7 +42,7 @@ class NativeBackendError(TritiumError):
 
 
 class ReloadError(TritiumError):
-    """A running server did not load a model again. It goes on with what it has."""
+    """A running server did not load a model again, or did not answer."""
 
 
 class StartError(TritiumError):

@@ -64,19 +64,18 @@ class Features:
             flags += [f"--cache-config=local,size={self.response_cache_mb * 2**20}"]
         return flags + (["--rate-limit=execution_count"] if self.rate_limit else [])
 
-
-def wanted_features(repository: Repository, model: str) -> dict[str, str]:
-    """What of a model's config needs a flag of the server: the key, and what turns it on."""
-    try:
-        config = repository.config(model)
-    except ConfigError:  # there is none, or Triton has said what is wrong with it
-        return {}
-    wanted = {}
-    if config.response_cache.enable:
-        wanted["response_cache"] = "--response-cache-mb, TritonServer(response_cache_mb=…)"
-    if any(group.HasField("rate_limiter") for group in config.instance_group):
-        wanted["rate_limiter"] = "--rate-limit, TritonServer(rate_limit=True)"
-    return wanted
+    def asked_in_vain(self, repository: Repository, model: str) -> dict[str, str]:
+        """What a model's config asks for and this server does not do: the key, and what turns it on."""
+        try:
+            config = repository.config(model)
+        except ConfigError:  # there is none, or Triton has said what is wrong with it
+            return {}
+        vain = {}
+        if config.response_cache.enable and not self.response_cache_mb:
+            vain["response_cache"] = "--response-cache-mb, TritonServer(response_cache_mb=…)"
+        if any(group.HasField("rate_limiter") for group in config.instance_group) and not self.rate_limit:
+            vain["rate_limiter"] = "--rate-limit, TritonServer(rate_limit=True)"
+        return vain
 
 
 def _check_otlp_url(url: str) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -72,6 +72,23 @@ def json_lines(line: str, now: datetime) -> Iterator[str]:
         yield _json(now, "INFO", None, printed)
     if head and (message := _unquoted(line[head.end() :])):
         yield _json(_time(head[2], now), _LEVELS[head[1]], head[3].removesuffix(":0"), message)
+
+
+def load_failures(log: Sequence[str]) -> dict[str, str]:
+    """Which models did not load, and why, by Triton's own log lines; a model's first reason counts."""
+    patterns = (
+        r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)",
+        r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.*)",
+        r"failed to poll model '(?P<model>[^']+)'.*?: (?P<reason>.*)",
+    )
+    reasons: dict[str, str] = {}
+    for line in log:
+        for pattern in patterns:
+            if line.startswith("E") and (match := re.search(pattern, line)):
+                reason = match["reason"].removesuffix('"').replace('\\"', '"').replace("\\n", "\n")
+                # Behind the reason a Python backend puts the place in its source.
+                reasons.setdefault(match["model"], reason.split("\n\nAt:")[0].strip())
+    return reasons
 
 
 def _json(time: datetime, level: str, source: str | None, message: str) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import math
 import os
 import re
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -22,21 +19,17 @@ from tritium.repository import cache_dir, check_loadable
 from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
 from ._backends import PYTHON_BASED, backend_directory
 from ._drain import end_in_order
-from ._errors import ModelLoadError, PortInUseError, StartError
-from ._flags import VERBOSE_VARIABLE, Features, wanted_features
-from ._log import ServerLog
+from ._environment import triton_environment
+from ._errors import ModelLoadError, StartError
+from ._flags import VERBOSE_VARIABLE, Features
+from ._log import ServerLog, load_failures
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
+from ._ports import LOOPBACK, choose_ports, listens, says
 from ._process import BoundProcess
 from ._runs import RunningServer, hold, run_folder, shm_prefix, sweep_dead_owners, sweep_shm, write_record
 from ._runtime import Progress, Runtime, install_runtime, silent
 from ._source import source_of
-from ._stub_env import stub_environment
-from ._system import libpython, site_folders
 
-_HOST = "127.0.0.1"
-# Model code can read the server's environment, so only what it may need is passed on.
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
-_PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUDA|NVIDIA|NCCL|ORT|TORCH|PYTORCH)_\w+)")
 # How a chosen free port can still be taken: somebody else was quicker.
 _PORT_TRIES = 3
 _SHELL_SAFE = re.compile(r"[\w/.+-]+", re.ASCII)
@@ -118,15 +111,7 @@ class TritonServer:
             raise InputError(
                 f"There are no models in {self.repository.path}; `tritium zoo train` builds the reference models"
             )
-        self.models = list(models or known)
-        # Triton loads an ensemble's steps with it; the list grows by these while it is walked.
-        for model in self.models:
-            for step in self.repository.steps(model):
-                if step not in known:
-                    self.source.pull(step)
-                # One that is not there is a reason not to load the ensemble.
-                if step not in self.models and (self.repository.path / step).is_dir():
-                    self.models.append(step)
+        self.models = self._with_steps(models or known)
         self.serves_all = not models
         self._asked_ports = dict(zip(_KINDS, (http_port, grpc_port, metrics_port), strict=True))
         for kind, port in self._asked_ports.items():
@@ -139,7 +124,7 @@ class TritonServer:
         self._asked_onnx_backend = onnx_backend
         self._onnx_backend: NativeBackend | None = None
         self._ports: dict[str, int] = {}
-        self._address = "0.0.0.0" if expose else _HOST  # noqa: S104 — asked for by name
+        self._address = "0.0.0.0" if expose else LOOPBACK  # noqa: S104 — asked for by name
         for group in open_groups:
             if group not in ADMIN_GROUPS:
                 raise InputError(
@@ -199,7 +184,7 @@ class TritonServer:
         sweep_dead_owners()
         environment = self._environment(runtime)
         for attempt in range(_PORT_TRIES):
-            self._ports = _choose_ports(self._address, self._asked_ports)
+            self._ports = choose_ports(self._address, self._asked_ports)
             command = self._command(runtime, onnx, self.models)
             self._alive = hold(self.folder)
             self._process = BoundProcess(command, env=environment, folder=self.folder, log=self._log)
@@ -254,7 +239,7 @@ class TritonServer:
 
     def answers(self, *, timeout_s: float = 5.0) -> bool:
         """Whether Triton says in time that it lives."""
-        return _says(self._ports["http"], "live", timeout_s=timeout_s)
+        return says(self._ports["http"], "live", timeout_s=timeout_s)
 
     def stop(self) -> int | None:
         """Stop Triton: it takes no more and answers what it took, for at most the shutdown timeout; nothing is left.
@@ -283,17 +268,17 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """As in ``http://127.0.0.1:8000``."""
-        return f"http://{_HOST}:{self._ports['http']}"
+        return f"http://{LOOPBACK}:{self._ports['http']}"
 
     @property
     def grpc_url(self) -> str:
         """As in ``grpc://127.0.0.1:8001``."""
-        return f"grpc://{_HOST}:{self._ports['grpc']}"
+        return f"grpc://{LOOPBACK}:{self._ports['grpc']}"
 
     @property
     def metrics_url(self) -> str:
         """Where Prometheus finds the metrics."""
-        return f"http://{_HOST}:{self._ports['metrics']}/metrics"
+        return f"http://{LOOPBACK}:{self._ports['metrics']}/metrics"
 
     @property
     def secret(self) -> str:
@@ -347,6 +332,8 @@ class TritonServer:
     def load(self, model: str, *, config: Mapping[str, Any] | None = None) -> None:
         """Load a model, or load it again as it is in the repository now. If that fails, what was served goes on.
 
+        Triton loads an ensemble's steps with it: all of them are among `models` then.
+
         Args:
             model: its name.
             config: a config to load it with instead of the repository's, as Triton has it in JSON.
@@ -359,10 +346,12 @@ class TritonServer:
             SignatureError: there is a public key, and a version is not signed by it.
             ServerError: the model does not load; the message has Triton's reason.
         """
+        loaded = self._with_steps([model])
         check_loadable(self.repository, model, config=config, public_key=self._public_key)
         # Over HTTP a load would block one of the server's few threads.
         with self.client(protocol="grpc") as client:
             client.load(model, config=config)
+        self.models += [name for name in loaded if name not in self.models]
         self._warn_of_what_is_off([model])
 
     def unload(self, model: str) -> None:
@@ -425,18 +414,31 @@ class TritonServer:
             for model in self._there()
         )
 
+    def _with_steps(self, models: Sequence[str]) -> list[str]:
+        """The models, and with an ensemble those of its steps that are there, or that S3 has."""
+        found = list(models)
+        for model in found:  # it grows by the steps
+            # Of a folder that is gone, who loads it says more.
+            for step in self.repository.steps(model) if (self.repository.path / model).is_dir() else ():
+                if not (self.repository.path / step).is_dir():
+                    self.source.pull(step)
+                # One that is not there is a reason not to load the ensemble.
+                if step not in found and (self.repository.path / step).is_dir():
+                    found.append(step)
+        return found
+
     def _there(self) -> list[str]:
         """The models that are still in the repository."""
         return [model for model in self.models if (self.repository.path / model).is_dir()]
 
     def _environment(self, runtime: Runtime) -> dict[str, str]:
-        return _environment(runtime) | ({VERBOSE_VARIABLE: "1"} if self._features.log_verbose else {})
+        return triton_environment(runtime) | ({VERBOSE_VARIABLE: "1"} if self._features.log_verbose else {})
 
     def _wait_until_ready(self) -> None:
         process = self._running()
         deadline = time.monotonic() + self._startup_timeout_s
         # Triton opens gRPC, HTTP and metrics in this order; HTTP says when the models are ready.
-        while not (_says(self._ports["http"], "ready") and _listens(self._ports["metrics"])):
+        while not (says(self._ports["http"], "ready") and listens(self._ports["metrics"])):
             code = process.exit_code()
             if code is not None:
                 process.stop(0)  # its output is then complete
@@ -464,11 +466,9 @@ class TritonServer:
 
     def _warn_of_what_is_off(self, models: Sequence[str]) -> None:
         """Triton ignores these without a word; a log line is the least."""
-        off = {"response_cache": not self._features.response_cache_mb, "rate_limiter": not self._features.rate_limit}
         for model in models:
-            for asked, how in wanted_features(self.repository, model).items():
-                if off[asked]:
-                    self._progress(f"{model}: its config's {asked} has no effect: serve with {how}", "WARNING")
+            for key, how in self._features.asked_in_vain(self.repository, model).items():
+                self._progress(f"{model}: its config's {key} has no effect: serve with {how}", "WARNING")
 
     def _tell_others(self, supervisor_url: str | None, watched: bool) -> None:
         record = RunningServer(
@@ -500,71 +500,3 @@ class TritonServer:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._alive.close()
         return code
-
-
-def load_failures(log: Sequence[str]) -> dict[str, str]:
-    """Which models did not load, and why, by Triton's own log lines; a model's first reason counts."""
-    patterns = (
-        r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)",
-        r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.*)",
-        r"failed to poll model '(?P<model>[^']+)'.*?: (?P<reason>.*)",
-    )
-    reasons: dict[str, str] = {}
-    for line in log:
-        for pattern in patterns:
-            if line.startswith("E") and (match := re.search(pattern, line)):
-                reason = match["reason"].removesuffix('"').replace('\\"', '"').replace("\\n", "\n")
-                # Behind the reason a Python backend puts the place in its source.
-                reasons.setdefault(match["model"], reason.split("\n\nAt:")[0].strip())
-    return reasons
-
-
-def _says(port: int, what: str, *, timeout_s: float = 5.0) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout_s)
-    try:
-        connection.request("GET", f"/v2/health/{what}")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex((_HOST, port)) == 0
-
-
-def _choose_ports(address: str, asked: Mapping[str, int]) -> dict[str, int]:
-    """A port for each kind: the one asked for, if it is free, else any that is."""
-    with ExitStack() as stack:
-        chosen = {}
-        # The fixed ones first, so that a free one is none of them; all are held until all are chosen.
-        for kind, port in sorted(asked.items(), key=lambda item: item[1] == 0):
-            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((address, port))
-                listener.listen()
-            except OSError as exc:
-                raise PortInUseError(kind, port) from exc
-            chosen[kind] = listener.getsockname()[1]
-        return {kind: chosen[kind] for kind in asked}
-
-
-def _environment(runtime: Runtime) -> dict[str, str]:
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if _PASSED_ON.fullmatch(name) and not _SECRET.search(name.upper())
-    }
-    path = os.environ.get("PATH", os.defpath)
-    # CUDA's libraries lie there where pip brought them: ONNX Runtime itself does not look for them.
-    cuda = [str(path) for folder in site_folders() for path in sorted(Path(folder).glob("nvidia/*/lib"))]
-    libraries = [str(runtime.libraries), str(libpython().parent), *cuda, os.environ.get("LD_LIBRARY_PATH", "")]
-    return passed | {
-        "PATH": f"{stub_environment(runtime) / 'bin'}:{path}",
-        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "ORT_DISABLE_TELEMETRY": "1",
-    }

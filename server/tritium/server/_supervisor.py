@@ -209,11 +209,13 @@ class Supervisor:
             self._states.reloads.labels(model, "refused").inc()
 
     def _load(self, model: str) -> None:
-        if model not in self.server.models:
+        before = set(self.server.models)
+        if model not in before:
             self.server.repository.version_folder(model)  # says what there is instead
         self.server.load(model)
-        if model not in self.server.models:
-            self.server.models.append(model)
+        for step in self.server.models:  # of an ensemble that is new
+            if step not in before and step != model:
+                self._serving(step)
 
     @contextmanager
     def _load_of(self, model: str) -> Iterator[None]:
@@ -249,6 +251,8 @@ class Supervisor:
 
     def _missing(self) -> dict[str, str]:
         """The models that are without some of their backend processes, and without how many."""
+        if not any(self._stubs.values()):
+            return {}  # without looking at every process of this machine
         alive = live_stubs(self.server.pid)
         return {
             model: f"{wanted - alive[model]} of its {wanted} backend processes died"
