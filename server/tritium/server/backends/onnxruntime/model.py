@@ -54,9 +54,10 @@ TENSORRT_PRECISIONS = {
     "BF16": {"trt_bf16_enable": "1"},
     "INT8": {"trt_int8_enable": "1"},
 }
+TENSORRT = "TensorrtExecutionProvider"
 # What the config calls an accelerator, and whether it belongs to instances on a GPU.
 ACCELERATORS = {
-    "tensorrt": ("TensorrtExecutionProvider", True),
+    "tensorrt": (TENSORRT, True),
     "cuda": ("CUDAExecutionProvider", True),
     "openvino": ("OpenVINOExecutionProvider", False),
 }
@@ -108,7 +109,7 @@ class TritonPythonModel:
         """Open the session and compare it with the config."""
         model = ModelArgs.read(args)
         model.warn_of_others((*PARAMETERS, *TRITONS_PARAMETERS))
-        session = _open(_model_file(model.folder, model.config), _session_options(model), _providers(model))
+        session = _session(model)
         _check_tensors("input", model, session.get_inputs())
         _check_tensors("output", model, session.get_outputs())
         missing = {t.name for t in session.get_inputs()} - {t["name"] for t in model.config["input"]}
@@ -169,9 +170,40 @@ def _model_file(folder: str, config: Mapping[str, Any]) -> Path:
     return path
 
 
+def _session(model: ModelArgs) -> Any:
+    """The session, without the providers that this machine lacks; the log says which."""
+    path, options, providers = _model_file(model.folder, model.config), _session_options(model), _providers(model)
+    reasons: dict[str, str] = {}
+    try:
+        session = _open(path, options, providers)
+    except pb.TritonModelException:
+        # What cannot be used ONNX Runtime leaves out, but for want of TensorRT's libraries it fails.
+        if not (why := _why_not(TENSORRT, path, options, providers)):
+            raise
+        reasons[TENSORRT] = why
+        providers = [(name, given) for name, given in providers if name != TENSORRT]
+        session = _open(path, options, providers)
+    reasons |= dict.fromkeys({name for name, _ in providers} - set(session.get_providers()), "see its own lines above")
+    for name, why in reasons.items():
+        pb.Logger.log_warn(f"{model.config['name']}: {name} cannot be used here: {why}; going on without")
+    return session
+
+
+def _why_not(name: str, path: Path, options: Any, providers: Sequence[Provider]) -> str:
+    """Why one of the providers fails even with no more than the device named; empty if it does not."""
+    for provider, given in providers:
+        if provider == name:
+            try:
+                _open(path, options, [(name, {"device_id": given["device_id"]})])
+            except pb.TritonModelException as exc:
+                return str(exc)
+    return ""
+
+
 def _open(path: Path, options: Any, providers: Sequence[Provider]) -> Any:
     try:
-        return ort.InferenceSession(path, options, providers=list(providers))
+        # ONNX Runtime's own fallback forgets every option, the device too, and would hide a wrong one.
+        return ort.InferenceSession(path, options, providers=list(providers), enable_fallback=False)
     except Exception as exc:
         raise pb.TritonModelException(f"ONNX Runtime {ort.__version__} cannot load {path}: {exc}") from exc
 
