@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tritium.server import (
     runtime_info,
 )
 from tritium.server import _doctor as doctor
+from tritium.server import _environment as environment
 from tritium.server import _system as system
 from tritium.server._stub_env import stub_environment
 
@@ -89,6 +91,79 @@ def test_two_onnxruntimes_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_framework_is_a_warning(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(doctor, "_installed", lambda name: None)
     assert found(package).status == "warning"
+
+
+def with_gpu(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, script: str = "echo 'NVIDIA H100 80GB HBM3, 580.159.04'"
+) -> None:
+    """A machine whose `nvidia-smi` says that."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+class TestGpu:
+    """What is said of a GPU, with an `nvidia-smi` of our own."""
+
+    def test_a_machine_without_one_is_well(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert found("gpu") == Finding("gpu", "ok", "no NVIDIA driver answers: models run on the CPU")
+
+    def test_a_driver_that_fails_is_a_warning(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        with_gpu(monkeypatch, tmp_path, "echo Driver/library version mismatch; exit 18")
+        finding = found("gpu")
+        assert finding.status == "warning"
+        assert "Driver/library version mismatch" in finding.detail
+
+    def test_an_onnxruntime_for_cpus_only_is_a_warning(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        with_gpu(monkeypatch, tmp_path)
+        monkeypatch.setattr(doctor, "ort_library", lambda: tmp_path / "libonnxruntime.so.1.31.0")
+        finding = found("gpu")
+        assert finding.status == "warning"
+        assert "NVIDIA H100 80GB HBM3, driver 580.159.04" in finding.detail
+        assert "pip uninstall -y onnxruntime`" in finding.fix
+
+    def test_libraries_of_cuda_that_are_not_there_are_named(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        with_gpu(monkeypatch, tmp_path)
+        provider = linked(tmp_path / "capi", "libonnxruntime_providers_cuda.so", needs="libcublasLt.so.13")
+        monkeypatch.setattr(doctor, "ort_library", lambda: provider.with_name("libonnxruntime.so.1.31.0"))
+        finding = found("gpu")
+        assert finding.status == "warning"
+        assert "finds no libcublasLt.so.13, so" in finding.detail
+        assert "onnxruntime-gpu[cuda,cudnn]" in finding.fix
+
+    def test_libraries_of_cuda_that_pip_brought_are_found(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        with_gpu(monkeypatch, tmp_path)
+        provider = linked(tmp_path / "capi", "libonnxruntime_providers_cuda.so", needs="libcublasLt.so.13")
+        brought = tmp_path / "site-packages/nvidia/cu13/lib"
+        brought.mkdir(parents=True)
+        shutil.copy2(tmp_path / "capi/libcublasLt.so.13.away", brought / "libcublasLt.so.13")
+        monkeypatch.setattr(doctor, "ort_library", lambda: provider.with_name("libonnxruntime.so.1.31.0"))
+        monkeypatch.setattr(environment, "site_folders", lambda: [str(tmp_path / "site-packages")])
+        assert found("gpu") == Finding(
+            "gpu", "ok", "NVIDIA H100 80GB HBM3, driver 580.159.04; onnxruntime finds CUDA's libraries"
+        )
+
+
+def linked(folder: Path, name: str, *, needs: str) -> Path:
+    """An empty library that needs another one, which lies beside it under a name that nobody looks for."""
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    folder.mkdir()
+    away = f"{folder}/{needs}.away"
+    for command in (
+        [f"-Wl,-soname,{needs}", "-o", away],
+        ["-x", "none", "-Wl,--no-as-needed", away, "-o", f"{folder}/{name}"],
+    ):
+        empty = [compiler, "-shared", "-x", "c", os.devnull]
+        subprocess.run([*empty, *command], check=True, capture_output=True)
+    return folder / name
 
 
 def test_little_shared_memory_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

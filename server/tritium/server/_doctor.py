@@ -16,8 +16,9 @@ from pathlib import Path
 from tritium.client import TritiumError
 from tritium.repository import cache_dir
 
+from ._environment import library_path
 from ._errors import RuntimeInstallError, UnsupportedSystemError
-from ._native import native_backend
+from ._native import native_backend, ort_library
 from ._runtime import installed_runtime, needed_wheels
 from ._stub_env import stub_environment, stub_numpy
 from ._system import CHECKS
@@ -28,6 +29,9 @@ _LEAST_SHM_BYTES = 64 * 1024 * 1024
 # The runtime unpacked, its wheels while they are fetched, and a stub environment.
 _LEAST_CACHE_BYTES = 400 * 1024 * 1024
 _NETWORK_TIMEOUT_S = 30.0
+_GPU_TIMEOUT_S = 20.0
+# The wheel needs CUDA and cuDNN, and pip brings them only if it is told to.
+_ADD_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def diagnose(ports: Mapping[str, int] = DEFAULT_PORTS) -> Iterator[Finding]:
         yield _onnx_backend()
     for look_at in (_onnxruntime, _torch, _shared_memory):
         yield look_at()
+    if supported:
+        yield _gpu()
     for kind, port in ports.items():
         yield _port(kind, port)
 
@@ -192,6 +198,53 @@ def _torch() -> Finding:
             "torch", "warning", "not installed: TorchScript models cannot be served", "Run `pip install torch`"
         )
     return Finding("torch", "ok", version)
+
+
+def _gpu() -> Finding:
+    """Whether ONNX models can run on the GPU that is there. Without CUDA the CPU serves, and only the log says so."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return Finding("gpu", "ok", "no NVIDIA driver answers: models run on the CPU")
+    if done.returncode:
+        said = " ".join((done.stdout + done.stderr).split())
+        return Finding("gpu", "warning", f"nvidia-smi fails: {said}", "Models run on the CPU until it does not")
+    gpus = ", ".join(f"{name}, driver {driver}" for name, driver in map(_fields, done.stdout.splitlines()))
+    library = ort_library()
+    provider = library and library.parent / "libonnxruntime_providers_cuda.so"
+    if provider is None or not provider.is_file():
+        return Finding(
+            "gpu",
+            "warning",
+            f"{gpus}; this onnxruntime has no CUDA, so ONNX models run on the CPU",
+            f"Run `pip uninstall -y onnxruntime`, then `{_ADD_CUDA}`",
+        )
+    if missing := _missing_libraries(provider):
+        return Finding(
+            "gpu",
+            "warning",
+            f"{gpus}; onnxruntime finds no {', '.join(missing)}, so ONNX models run on the CPU",
+            f"Run `{_ADD_CUDA}`, or name the folder of CUDA's libraries in LD_LIBRARY_PATH",
+        )
+    return Finding("gpu", "ok", f"{gpus}; onnxruntime finds CUDA's libraries")
+
+
+def _fields(line: str) -> tuple[str, str]:
+    name, _, driver = line.rpartition(", ")
+    return name, driver
+
+
+def _missing_libraries(library: Path) -> list[str]:
+    """Which libraries another one needs and Triton would not find; nothing of them is run."""
+    # The loader's own word for it, as `ldd` asks it.
+    env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "LD_LIBRARY_PATH": library_path()}
+    try:
+        command = ["ldd", str(library)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.split()[0] for line in done.stdout.splitlines() if line.endswith("=> not found")]
 
 
 def _shared_memory() -> Finding:

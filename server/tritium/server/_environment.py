@@ -23,12 +23,26 @@ def triton_environment(runtime: Runtime) -> dict[str, str]:
         if _PASSED_ON.fullmatch(name) and not _SECRET.search(name.upper())
     }
     path = os.environ.get("PATH", os.defpath)
-    # CUDA's libraries lie there where pip brought them: ONNX Runtime itself does not look for them.
-    cuda = [str(path) for folder in site_folders() for path in sorted(Path(folder).glob("nvidia/*/lib"))]
-    libraries = [str(runtime.libraries), str(libpython().parent), *cuda, os.environ.get("LD_LIBRARY_PATH", "")]
     return passed | {
         "PATH": f"{stub_environment(runtime) / 'bin'}:{path}",
-        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+        "LD_LIBRARY_PATH": library_path(runtime.libraries),
         "PYTHONDONTWRITEBYTECODE": "1",
         "ORT_DISABLE_TELEMETRY": "1",
     }
+
+
+def library_path(*first: Path) -> str:
+    """What Triton gets as `LD_LIBRARY_PATH`.
+
+    Args:
+        first: folders before all others.
+    """
+    # What pip brings of CUDA and TensorRT lies there, and ONNX Runtime itself does not look for it.
+    gpu = [
+        path
+        for folder in site_folders()
+        for pattern in ("nvidia/*/lib", "tensorrt_libs")
+        for path in sorted(Path(folder).glob(pattern))
+    ]
+    folders = [*first, libpython().parent, *gpu, os.environ.get("LD_LIBRARY_PATH", "")]
+    return ":".join(filter(None, map(str, folders)))
