@@ -21,7 +21,7 @@ from ._drain import end_in_order
 from ._environment import triton_environment
 from ._errors import ModelLoadError, StartError
 from ._flags import VERBOSE_VARIABLE, Features
-from ._log import ServerLog, load_failures
+from ._log import ServerLog, is_tritons, load_failures
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._ports import LOOPBACK, choose_ports, listens, says
 from ._process import BoundProcess
@@ -402,15 +402,26 @@ class TritonServer:
     def _wait_until_ready(self) -> None:
         process = self._running()
         deadline = time.monotonic() + self._startup_timeout_s
+        hidden = False
         # Triton opens gRPC, HTTP and metrics in this order; HTTP says when the models are ready.
-        while not (says(self._ports["http"], "ready") and listens(self._ports["metrics"])):
+        while not (says(self._ports["http"], "ready") and listens(self._ports["metrics"]) and hidden):
             code = process.exit_code()
             if code is not None:
                 process.stop(0)  # its output is then complete
                 raise self._start_error(f"Triton ended with exit code {code} before it was ready")
+            if not hidden and any(is_tritons(line) for line in list(process.tail)):
+                # It logs nothing before it has read its arguments.
+                self._hide_secret()
+                hidden = True
             if time.monotonic() > deadline:
                 raise self._start_error(f"Triton was not ready after {self._startup_timeout_s:g} s")
             process.wait(0.02)
+
+    def _hide_secret(self) -> None:
+        try:
+            self._running().blot_out(self._secret)
+        except OSError as exc:
+            self.note(f"The secret stays visible among Triton's arguments: {exc}", "WARNING")
 
     def _unloadable(self, models: Sequence[str]) -> dict[str, str]:
         """Why models must not be loaded, by name."""
