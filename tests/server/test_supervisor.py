@@ -314,7 +314,7 @@ def test_a_triton_that_does_not_start_is_tried_again_after_growing_pauses(
         return False
 
     monkeypatch.setattr(supervisor.server, "restart", fails)
-    monkeypatch.setattr(supervisor._stopping, "wait", no_wait)
+    monkeypatch.setattr(supervisor._hurry, "wait", no_wait)
     # It ran for long enough, before.
     monkeypatch.setattr("tritium.server._pulse._STEADY_S", -1.0)
     supervisor._backoff.started()
@@ -326,6 +326,17 @@ def test_a_triton_that_does_not_start_is_tried_again_after_growing_pauses(
     with pytest.raises(StartError):
         supervisor._restart("it died")
     assert pauses[-1] == 0
+
+
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_a_reload_ends_the_pause_before_a_restart(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Longer than any test may take.
+    monkeypatch.setattr(supervisor._backoff, "pause_s", lambda: 3600.0)
+    os.kill(supervisor.server.pid, signal.SIGKILL)
+    wait_until(lambda: "starting it again in 3600 s" in supervisor.server.log.read_text())
+    supervisor.reload("first")
+    assert ask(f"{supervisor.url}/ready")[0] == 200
+    assert not supervisor._hurry.is_set()
 
 
 @pytest.mark.parametrize(
