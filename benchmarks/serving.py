@@ -1,4 +1,4 @@
-"""Triton under its supervisor beside Triton alone, the cold start of the whole zoo, and what memory each model takes.
+"""Triton under its supervisor beside Triton alone, cold starts, what memory each model takes, and a full queue.
 
 Prints tables on standard error and one JSON document on standard output; exit code 1 if a target is missed.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._memory import ALL, KINDS, Sample, look
+from benchmarks._overload import LEAST_S, overload, print_overload
 from benchmarks._shared import (
     BenchError,
     Model,
@@ -36,7 +37,7 @@ from tritium.client import TritiumError
 from tritium.repository import Repository, verify_server
 from tritium.server import Supervisor, TritonServer
 
-PARTS = ("throughput", "start", "memory")
+PARTS = ("throughput", "start", "memory", "overload")
 MODELS = ("digits_cnn", "digits_mlp")
 LEVELS = (16, 64)
 BACKENDS = ("native", "python")
@@ -75,7 +76,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of throughput: four servers each")
     parser.add_argument("--duration", type=int, default=5, help="seconds a measurement of throughput")
     parser.add_argument("--starts", type=int, default=7, help="of each backend, with and without a supervisor")
+    parser.add_argument("--overload", type=int, default=30, metavar="SECONDS", help="that the queue is kept full")
     options = parser.parse_args()
+    if options.overload < LEAST_S:
+        parser.error(f"--overload must be {LEAST_S} or more to judge the memory")
     if min(options.rounds, options.duration, options.starts) < 1:
         parser.error("--rounds, --duration and --starts must be 1 or more")
     if "throughput" in options.parts and shutil.which("wrk") is None:
@@ -98,6 +102,10 @@ def main() -> int:
             memory = {backend: memory_of_each(repository, backend) for backend in BACKENDS}
             print_memory(memory)
             document["memory_mb"] = memory
+        if "overload" in options.parts:
+            document["overload"] = overload(options.overload)
+            print_overload(document["overload"])
+            met = met and document["overload"]["met"]
     except (BenchError, TritiumError) as exc:
         parser.exit(2, f"{exc}\n")
     print(json.dumps(document, indent=2))

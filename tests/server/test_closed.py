@@ -18,8 +18,9 @@ from tritonclient.utils import InferenceServerException
 
 from tritium.client import InputError
 from tritium.server import ADMIN_GROUPS, TritonServer, running_servers
+from tritium.server._process import BoundProcess
 
-from .conftest import DOUBLER_CONFIG, doubler
+from .conftest import DOUBLER_CONFIG, doubler, who_shows
 
 PROOF = "stranger"
 
@@ -134,6 +135,23 @@ def test_the_owner_may(closed: TritonServer) -> None:
     assert record.secret == closed.secret
     assert record.secret not in repr(record)
     assert ask(closed, "/v2/repository/index", {}, {"tritium-admin": record.secret})[0] == 200
+
+
+def test_no_list_of_processes_shows_the_secret(closed: TritonServer) -> None:
+    assert who_shows(closed.secret) == []
+    assert sum("tritium-admin=***" in argument for argument in psutil.Process(closed.pid).cmdline()) == 2
+
+
+def test_where_the_arguments_cannot_be_written_the_log_says_so_once(
+    closed: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(process: BoundProcess, secret: str) -> None:
+        raise PermissionError(13, "Permission denied", f"/proc/{process.pid}/mem")
+
+    monkeypatch.setattr(BoundProcess, "blot_out", forbidden)
+    with TritonServer(closed.repository.path, onnx_backend="native") as server, server.client() as client:
+        assert server.log.read_text().count("The secret stays visible among Triton's arguments") == 1
+        assert client.models()
 
 
 def test_a_group_that_there_is_not_is_refused_with_those_there_are(closed: TritonServer) -> None:

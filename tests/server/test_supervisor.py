@@ -26,7 +26,7 @@ from tritium.server import ModelState, PortInUseError, StartError, Supervisor, T
 from tritium.server._runs import shm_prefix
 from tritium.server._stubs import live_stubs
 
-from .conftest import DOUBLER_CONFIG, doubler, onnx_bytes, wait_until
+from .conftest import DOUBLER_CONFIG, doubler, onnx_bytes, wait_until, who_shows
 
 # Named so that no instance's name tells its model.
 GROUPS = {"first": "workers", "second": "first_0"}
@@ -155,6 +155,17 @@ def test_a_killed_triton_serves_again_on_the_same_ports_with_nothing_left_over(s
         with Client(url) as client:
             assert np.array_equal(client.model("second")(np.array([[3, 4]], np.float32)), [[6, 8]])
     assert metric(supervisor, "tritium_triton_restarts_total") == 1
+
+
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_after_a_restart_no_list_of_processes_shows_the_secret_and_it_still_works(supervisor: Supervisor) -> None:
+    server, old = supervisor.server, supervisor.server.pid
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: server.pid != old and ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=20)
+    assert who_shows(server.secret) == []
+    for protocol in ("http", "grpc"):
+        with server.client(protocol=protocol) as client:
+            assert {status.name for status in client.models()} == set(MODELS)
 
 
 def test_a_model_that_keeps_dying_is_quarantined_until_it_is_reloaded(supervisor: Supervisor) -> None:
@@ -303,7 +314,7 @@ def test_a_triton_that_does_not_start_is_tried_again_after_growing_pauses(
         return False
 
     monkeypatch.setattr(supervisor.server, "restart", fails)
-    monkeypatch.setattr(supervisor._stopping, "wait", no_wait)
+    monkeypatch.setattr(supervisor._hurry, "wait", no_wait)
     # It ran for long enough, before.
     monkeypatch.setattr("tritium.server._pulse._STEADY_S", -1.0)
     supervisor._backoff.started()
@@ -315,6 +326,17 @@ def test_a_triton_that_does_not_start_is_tried_again_after_growing_pauses(
     with pytest.raises(StartError):
         supervisor._restart("it died")
     assert pauses[-1] == 0
+
+
+@pytest.mark.parametrize("supervisor", ["native"], indirect=True)
+def test_a_reload_ends_the_pause_before_a_restart(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Longer than any test may take.
+    monkeypatch.setattr(supervisor._backoff, "pause_s", lambda: 3600.0)
+    os.kill(supervisor.server.pid, signal.SIGKILL)
+    wait_until(lambda: "starting it again in 3600 s" in supervisor.server.log.read_text())
+    supervisor.reload("first")
+    assert ask(f"{supervisor.url}/ready")[0] == 200
+    assert not supervisor._hurry.is_set()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ class Serving:
             CUDA by name. Either runs on a CPU as well.
         queue_delay_us: how long Triton may wait for a batch to fill, in microseconds.
         queue_timeout_us: how long a request may wait in the queue before it is refused, in microseconds; a client can
-            ask for less. 0 for ever.
+            ask for less. 0 for ever. With this or `max_queue_size`, Triton 2.51 at times leaves a request waiting for
+            half a second where the processor is busy and there is one instance (docs/exporting.md).
         max_queue_size: how many requests may wait before more are refused; 0 for any number. Leave it at 0 for the
             steps of an ensemble: Triton 2.51 can hang when one of them refuses.
         warm_up: whether every start first runs a golden case, so that no client waits for what a first run makes.

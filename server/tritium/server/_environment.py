@@ -12,7 +12,9 @@ from ._system import libpython, site_folders
 
 # Model code can read the server's environment, so only what it may need is passed on.
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
-_PASSED_ON = re.compile(r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((OMP|MKL|OPENBLAS|CUDA|NVIDIA|NCCL|ORT|TORCH|PYTORCH)_\w+)")
+_PASSED_ON = re.compile(
+    r"HOME|USER|LANG|LC_\w+|TZ|TMPDIR|((MALLOC|OMP|MKL|OPENBLAS|CUDA|NVIDIA|NCCL|ORT|TORCH|PYTORCH)_\w+)"
+)
 
 
 def triton_environment(runtime: Runtime) -> dict[str, str]:

@@ -74,6 +74,11 @@ def json_lines(line: str, now: datetime) -> Iterator[str]:
         yield _json(_time(head[2], now), _LEVELS[head[1]], head[3].removesuffix(":0"), message)
 
 
+def is_tritons(line: str) -> bool:
+    """Whether Triton's own logger wrote a line."""
+    return _HEAD.match(line) is not None
+
+
 def load_failures(log: Sequence[str]) -> dict[str, str]:
     """Which models did not load, and why, by Triton's own log lines; a model's first reason counts."""
     patterns = (

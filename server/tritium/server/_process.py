@@ -16,6 +16,8 @@ from pathlib import Path
 from ._log import ServerLog
 
 _TAIL_LINES = 400
+# Where the arguments begin and end in memory, among the fields of /proc/PID/stat behind the program's name.
+_ARGUMENTS = slice(45, 47)
 
 
 class BoundProcess:
@@ -44,6 +46,25 @@ class BoundProcess:
     def exit_code(self) -> int | None:
         """What the program exited with (negative: the signal that ended it), or None while it runs."""
         return self._popen.poll()
+
+    def blot_out(self, secret: str) -> None:
+        """Overwrite a secret in the program's arguments, which every process of this machine may read.
+
+        The program must have read them. A program may be written to by the one that started it, unless the system
+        forbids even that.
+
+        Raises:
+            OSError: the system forbids it.
+        """
+        proc = Path("/proc", str(self.pid))
+        begin, end = map(int, (proc / "stat").read_text(errors="replace").rpartition(")")[2].split()[_ARGUMENTS])
+        if not begin:
+            raise PermissionError(f"{proc}/stat does not tell where the arguments lie")
+        with (proc / "mem").open("r+b", buffering=0) as memory:
+            memory.seek(begin)
+            arguments = memory.read(end - begin)
+            memory.seek(begin)
+            memory.write(arguments.replace(secret.encode(), b"*" * len(secret.encode())))
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the program's end; None if it did not come in time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import secrets
@@ -14,15 +13,15 @@ from types import TracebackType
 from typing import IO, Any
 
 from tritium.client import Client, InputError, TritiumError
-from tritium.repository import cache_dir, check_loadable
+from tritium.repository import check_loadable
 
-from ._access import ADMIN_GROUPS, ADMIN_HEADER, admin_headers
-from ._backends import PYTHON_BASED, backend_directory
+from ._access import ADMIN_GROUPS, admin_headers
+from ._command import CommandLine
 from ._drain import end_in_order
 from ._environment import triton_environment
 from ._errors import ModelLoadError, StartError
 from ._flags import VERBOSE_VARIABLE, Features
-from ._log import ServerLog, load_failures
+from ._log import ServerLog, is_tritons, load_failures
 from ._native import ONNX_BACKENDS, NativeBackend, choose_onnx_backend
 from ._ports import LOOPBACK, choose_ports, listens, says
 from ._process import BoundProcess
@@ -32,7 +31,6 @@ from ._source import source_of
 
 # How a chosen free port can still be taken: somebody else was quicker.
 _PORT_TRIES = 3
-_SHELL_SAFE = re.compile(r"[\w/.+-]+", re.ASCII)
 _KINDS = ("http", "grpc", "metrics")
 
 
@@ -130,7 +128,6 @@ class TritonServer:
                 raise InputError(
                     f"The 'open_groups' parameter may have {', '.join(ADMIN_GROUPS)}, got {group!r} instead"
                 )
-        self._closed_groups = [group for group in ADMIN_GROUPS if group not in open_groups]
         self._public_key = Path(public_key) if public_key else None
         self._secret = secrets.token_urlsafe(32)
         self._startup_timeout_s = startup_timeout_s
@@ -144,6 +141,15 @@ class TritonServer:
             rate_limit=rate_limit,
         )
         self._id = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._command_line = CommandLine(
+            repository=self.repository,
+            address=self._address,
+            closed_groups=[group for group in ADMIN_GROUPS if group not in open_groups],
+            secret=self._secret,
+            shutdown_timeout_s=shutdown_timeout_s,
+            shm_prefix=shm_prefix(self._id),
+            features=self._features,
+        )
         self._log = ServerLog(self.log, log_format)
         self._show = progress
         self._process: BoundProcess | None = None
@@ -371,48 +377,7 @@ class TritonServer:
         return self._onnx_backend
 
     def _command(self, runtime: Runtime, onnx: NativeBackend, models: Sequence[str]) -> list[str]:
-        complete = all(self.repository.has_complete_config(model) for model in self._there())
-        backends = backend_directory(runtime, onnx.library if onnx.kind == "native" else None)
-        if not _SHELL_SAFE.fullmatch(str(backends)) and not self._all_run_within(onnx):
-            raise StartError(
-                "Triton starts Python-based backends by a shell line without quotes, so the cache's path must have "
-                f"letters, digits and /.+-_ only, got {cache_dir()} instead. Name another folder in TRITIUM_CACHE_DIR"
-            )
-        flags = {
-            "model-repository": self.repository.path,
-            "model-control-mode": "explicit",
-            "backend-directory": backends,
-            "cache-directory": runtime.caches,
-            "exit-timeout-secs": max(1, math.ceil(self._shutdown_timeout_s)),
-            # Its end waits for half of this; the default is two seconds.
-            "metrics-interval-ms": 500,
-            "allow-sagemaker": "false",
-            "allow-vertex-ai": "false",
-        }
-        for kind, port in self._ports.items():
-            flags |= {f"{kind}-address": self._address, f"{kind}-port": port}
-        if self._closed_groups:
-            closed = f"{','.join(self._closed_groups)}:{ADMIN_HEADER}={self._secret}"
-            flags |= dict.fromkeys(("http-restricted-api", "grpc-restricted-protocol"), closed)
-        command = [str(runtime.binary), *(f"--{name}={value}" for name, value in flags.items())]
-        command += [f"--load-model={model}" for model in models]
-        # To complete a config the model is read once more, by a process of its own where the backend is Python-based.
-        command += ["--disable-auto-complete-config"] if complete else []
-        # The prefix lets us remove what is ours, and only that, after a crash.
-        settings = dict.fromkeys(("python", *PYTHON_BASED), f"shm-region-prefix-name={shm_prefix(self._id)}")
-        if onnx.kind == "native":
-            settings["onnxruntime"] = f"ort-library={onnx.ort_library}"
-        command += [f"--backend-config={name},{setting}" for name, setting in settings.items()]
-        return command + self._features.flags()
-
-    def _all_run_within(self, onnx: NativeBackend) -> bool:
-        """Whether every config says that its model needs no process of its own."""
-        within = {"onnxruntime", "ensemble"} if onnx.kind == "native" else {"ensemble"}
-        return all(
-            self.repository.has_complete_config(model)
-            and (config := self.repository.config(model)).backend + config.platform in within
-            for model in self._there()
-        )
+        return self._command_line.command(runtime, onnx, ports=self._ports, there=self._there(), models=models)
 
     def _with_steps(self, models: Sequence[str]) -> list[str]:
         """The models, and with an ensemble those of its steps that are there, or that S3 has."""
@@ -437,15 +402,26 @@ class TritonServer:
     def _wait_until_ready(self) -> None:
         process = self._running()
         deadline = time.monotonic() + self._startup_timeout_s
+        hidden = False
         # Triton opens gRPC, HTTP and metrics in this order; HTTP says when the models are ready.
-        while not (says(self._ports["http"], "ready") and listens(self._ports["metrics"])):
+        while not (says(self._ports["http"], "ready") and listens(self._ports["metrics"]) and hidden):
             code = process.exit_code()
             if code is not None:
                 process.stop(0)  # its output is then complete
                 raise self._start_error(f"Triton ended with exit code {code} before it was ready")
+            if not hidden and any(is_tritons(line) for line in list(process.tail)):
+                # It logs nothing before it has read its arguments.
+                self._hide_secret()
+                hidden = True
             if time.monotonic() > deadline:
                 raise self._start_error(f"Triton was not ready after {self._startup_timeout_s:g} s")
             process.wait(0.02)
+
+    def _hide_secret(self) -> None:
+        try:
+            self._running().blot_out(self._secret)
+        except OSError as exc:
+            self.note(f"The secret stays visible among Triton's arguments: {exc}", "WARNING")
 
     def _unloadable(self, models: Sequence[str]) -> dict[str, str]:
         """Why models must not be loaded, by name."""

@@ -76,6 +76,8 @@ class Supervisor:
         # Whatever changes what Triton has loaded: one at a time.
         self._changing = threading.RLock()
         self._stopping = threading.Event()
+        # Ends the pause before a restart: somebody stops it, or waits for it.
+        self._hurry = threading.Event()
         # The model that is being loaded: its processes may come and go.
         self._loading: str | None = None
         # Models that Triton is without by our doing, or by its own: they are brought back.
@@ -130,6 +132,7 @@ class Supervisor:
         """Stop watching, then stop Triton in order; from the first moment on nothing is ready."""
         self._states.stop()
         self._stopping.set()
+        self._hurry.set()
         self._mending.join(_LOOK_S)
         while self._restarting and self._mending.is_alive():
             # What only starts has nothing to answer.
@@ -155,7 +158,7 @@ class Supervisor:
         """Load what the repository has of a model now. If that fails, what was served goes on.
 
         A model that is quarantined gets another chance; one that is new in the repository is served from now on. From
-        S3 it is pulled first.
+        S3 it is pulled first. If Triton is to be started again after a pause, that is over.
 
         Raises:
             InputError: there is no such model.
@@ -171,7 +174,10 @@ class Supervisor:
         except TritiumError as exc:
             self._refuse(model, exc)
             raise
-        self._reload(model)
+        self._hurry.set()
+        with self._changing:
+            self._hurry.clear()
+            self._reload(model)
 
     def _reload(self, model: str) -> None:
         with self._changing, self._load_of(model):
@@ -403,7 +409,8 @@ class Supervisor:
         self._progress(f"{reason}; starting it again" + (f" in {pause_s:g} s" if pause_s else ""), "WARNING")
         self._restarting = True
         try:
-            if self._stopping.wait(pause_s):
+            self._hurry.wait(pause_s)
+            if self._stopping.is_set():
                 return
             self._states.restarts.inc()
             failed = self._started_again(served)
