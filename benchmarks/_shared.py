@@ -120,16 +120,6 @@ def copied(name: str, repository: Path) -> Path:
     return folder / str(built.version)
 
 
-def without_queue_policy(path: Path) -> None:
-    """With a queue policy, Triton's batcher now and then sleeps half a second though a request waits, by chance.
-
-    It does so to every client, if the processor is busy at the wrong moment; without a policy it does not.
-    """
-    config = read_config(path)
-    config.dynamic_batching.ClearField("default_queue_policy")
-    path.write_text(config_text(config), encoding="utf-8")
-
-
 def keep_on_cpu(path: Path) -> None:
     """What the model is compared with runs on the CPU, whatever the machine has; all else is as the exporters say."""
     config = read_config(path)

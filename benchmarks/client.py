@@ -37,7 +37,6 @@ from benchmarks._shared import (
     print_columns,
     serving,
     spread,
-    without_queue_policy,
 )
 from tests.client.environments import InstallError, environment
 
@@ -219,8 +218,6 @@ def measure(chosen: Sequence[str], peers: Sequence[str], rounds: int, calls: int
             subjects |= {model.name: single(model) for model in (cnn(repository), mlp(repository))}
         if "bulk" in chosen:
             subjects[BULK_MODEL] = bulk(repository)
-        for config in repository.glob("*/config.pbtxt"):
-            without_queue_policy(config)
         server = stack.enter_context(serving(repository, "native"))
         addresses = {"http": server.http_url, "grpc": server.grpc_url}
         addresses = {protocol: url.partition("://")[2] for protocol, url in addresses.items()}

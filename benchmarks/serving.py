@@ -28,7 +28,6 @@ from benchmarks._shared import (
     reference,
     serving,
     spread,
-    without_queue_policy,
     zoo,
 )
 from benchmarks._wrk import check, triton_side, wrk
@@ -118,8 +117,6 @@ def throughput(rounds: int, duration_s: int) -> list[Rate]:
     with tempfile.TemporaryDirectory(prefix="tritium-bench-") as name:
         folder = Path(name)
         models = [reference(model, folder / "models") for model in MODELS]
-        for model in models:
-            without_queue_policy(model.repository / model.name / "config.pbtxt")
         for turn in range(rounds):
             print(f"Throughput: round {turn + 1} of {rounds}", file=sys.stderr)
             for side in ORDER:

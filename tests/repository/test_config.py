@@ -88,16 +88,21 @@ def test_a_given_number_of_threads_stands() -> None:
     assert make(parameters={"intra_op_thread_count": "4"}).parameters["intra_op_thread_count"].string_value == "4"
 
 
-def test_a_request_does_not_wait_for_ever_in_a_queue_without_end() -> None:
-    policy = make().dynamic_batching.default_queue_policy
+def test_with_several_instances_a_request_does_not_wait_for_ever_in_a_queue_without_end() -> None:
+    policy = make(instances=2).dynamic_batching.default_queue_policy
     assert (policy.default_timeout_microseconds, policy.max_queue_size) == (30_000_000, 1024)
     assert policy.allow_timeout_override
     assert policy.timeout_action == ModelQueuePolicy.REJECT
 
 
-def test_a_queue_without_limits_has_no_policy() -> None:
-    batching = make(queue_timeout_us=0, max_queue_size=0).dynamic_batching
-    assert not batching.default_queue_policy.ListFields()
+@pytest.mark.parametrize("serving", [{}, {"instances": 2, "queue_timeout_us": 0, "max_queue_size": 0}])
+def test_a_queue_without_limits_has_no_policy_not_even_an_empty_one(serving: dict[str, int]) -> None:
+    assert not make(**serving).dynamic_batching.HasField("default_queue_policy")
+
+
+def test_one_instance_has_the_bounds_that_are_asked_for() -> None:
+    policy = make(max_queue_size=8).dynamic_batching.default_queue_policy
+    assert (policy.max_queue_size, policy.default_timeout_microseconds) == (8, 0)
 
 
 def test_triton_waits_for_a_batch_only_where_that_was_asked_for() -> None:

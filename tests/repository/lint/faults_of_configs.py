@@ -232,21 +232,28 @@ SCHEDULING = [
         "timeout that never counts",
         more("dynamic_batching { default_queue_policy { allow_timeout_override: true } }"),
         "queue-policy",
+        "queue-stall",
     ),
     fault(
         "timeout of a microsecond",
         more("dynamic_batching { default_queue_policy { default_timeout_microseconds: 1 } }"),
         "queue-timeout",
+        "queue-stall",
     ),
     fault(
         "timeout beyond the clock",
         more("dynamic_batching { default_queue_policy { default_timeout_microseconds: 4611686018427387904 } }"),
         "queue-timeout",
+        "queue-stall",
     ),
     fault("sequences that nothing reads", more("sequence_batching { }"), "sequence-unread"),
     fault(
-        "delay of nothing", more("dynamic_batching { default_queue_policy { timeout_action: DELAY } }"), "queue-policy"
+        "delay of nothing",
+        more("dynamic_batching { default_queue_policy { timeout_action: DELAY } }"),
+        "queue-policy",
+        "queue-stall",
     ),
+    fault("bounded queue", more("dynamic_batching { default_queue_policy { max_queue_size: 8 } }"), "queue-stall"),
     fault("absurd delay", more("dynamic_batching { max_queue_delay_microseconds: 60000000 }"), "queue-delay"),
     fault(
         "control without values",

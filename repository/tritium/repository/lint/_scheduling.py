@@ -184,6 +184,16 @@ def _queue_policy(model: ModelFolder) -> Iterator[Problem]:
             yield Problem(model.config_path, message, "give it default_timeout_microseconds, or leave it out")
 
 
+@rule(ModelFolder, "queue-stall", WARNING)
+def _queue_stall(model: ModelFolder) -> Iterator[Problem]:
+    """A queue is bounded before one instance: Triton 2.51 at times leaves a request waiting for half a second."""
+    config = model.config
+    groups = [group.count or 1 for group in config.instance_group if not group.passive]
+    if config.dynamic_batching.HasField("default_queue_policy") and sum(groups) <= 1:
+        message = "the queue is bounded, and one instance serves: Triton 2.51 can overlook what waits for half a second"
+        yield Problem(model.config_path, message, "write count: 2, or leave default_queue_policy out")
+
+
 @rule(ModelFolder, "queue-timeout", WARNING)
 def _queue_timeout(model: ModelFolder) -> Iterator[Problem]:
     """A request may wait for less than a millisecond, or for so long that Triton's clock overflows."""
