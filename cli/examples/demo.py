@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from tritium.client import Client
 from tritium.exporters.zoo import Built, build, load_digits
-from tritium.loadtest import BatchingResult, compare_batching
+from tritium.loadtest import LoadReport, run_suite
 from tritium.repository import Repository, Verdict, verify_server
 from tritium.server import TritonServer
 
@@ -21,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 STARTED = time.monotonic()
 DIGITS = ("digits_cnn", "digits_mlp", "digits_svm")
 SHOWN_DIGITS = 12
-USERS, ROUNDS, ROUND_S = 16, 3, 4.0
+USERS, LOAD_S = 16, 24.0
 
 
 def step(text: str) -> None:
@@ -58,19 +59,19 @@ def main() -> int:
                 verdicts += [(protocol, verdict) for verdict in verify_server(client, repository, DIGITS)]
                 seen[protocol] = predictions(client)
 
-    step(f"load digits_cnn with dynamic batching on and off, {ROUNDS} rounds each in turns")
-    sides = compare_batching(repository, "digits_cnn", users=USERS, duration_s=ROUND_S, rounds=ROUNDS)
+    step("load digits_cnn with dynamic batching off and on, with several delays, in turns")
+    load = run_suite("batching", repository=repository, models=["digits_cnn"], users=USERS, duration_s=LOAD_S)
     step("done")
-    summary(built, verdicts, seen, sides)
+    summary(built, verdicts, seen, load)
     right = all(verdict.ok for _, verdict in verdicts) and seen["http"] == seen["grpc"]
-    return 0 if right and all(result.ok for side in sides for result in side.rounds) else 1
+    return 0 if right and load.ok else 1
 
 
 def summary(
     built: list[Built],
     verdicts: list[tuple[str, Verdict]],
     seen: dict[str, dict[str, list[int]]],
-    sides: tuple[BatchingResult, ...],
+    load: LoadReport,
 ) -> None:
     data = built[0].manifest.data
     print(
@@ -95,20 +96,20 @@ def summary(
             print(f"  {name} {protocol:<7}{' '.join(map(str, digits))}")
 
     print(f"\ndigits_cnn under load: Locust over HTTP, {USERS} requests under way, one row each, every answer checked")
-    print(f"  (medians of {ROUNDS} rounds of {ROUND_S:g} s; Locust and Triton share the processor)")
+    print("  (medians of the rounds; Locust and Triton share the processor)")
     print(
-        f"  {'batching':<10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'failures':>10}{'mean batch':>12}"
-        "  batches by size"
+        f"  {'delay':<10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}{'mean batch':>12}  batches by size"
     )
-    for side in sides:
-        failures = sum(result.failures for result in side.rounds)
+    for level in load.levels:
+        errors = sum(found.errors for found in level.rounds)
+        batches = (f"{level.work.mean_batch_size:>12.2f}", spread(level.work.batch_sizes)) if level.work else ()
         print(
-            f"  {'on' if side.batching else 'off':<10}{side.requests_per_s:>11.0f}{side.p50_ms:>9.2f}"
-            f"{side.p99_ms:>9.2f}{failures:>10}{side.mean_batch_size:>12.2f}  {spread(side.batch_sizes)}"
+            f"  {level.name.removeprefix('digits_cnn.'):<10}{level.median('requests_per_s'):>11.0f}"
+            f"{level.median('p50_ms'):>9.2f}{level.median('p99_ms'):>9.2f}{errors:>8}{'  '.join(batches)}"
         )
 
 
-def spread(sizes: dict[int, int]) -> str:
+def spread(sizes: Mapping[int, int]) -> str:
     """The shares of the model's runs by batch size, as in ``1: 36%, 2-3: 20%, 4-7: 38%``."""
     total = sum(sizes.values())
     shares = []

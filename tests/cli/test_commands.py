@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import socket
 from collections.abc import Callable
@@ -374,24 +373,54 @@ class TestLoad:
         where = ["--url", server.http_url, "--repository", repository.path]
         return ["load", "smoke", *where, "--model", "digits_mlp", "--users", 2, "--duration", 1]
 
-    def test_right_answers_are_the_verdict_yes(self, run: Run, zoo: Repository, server: TritonServer) -> None:
-        result = run(*self.arguments(server, zoo))
+    def test_right_answers_are_the_verdict_yes(
+        self, run: Run, zoo: Repository, server: TritonServer, tmp_path: Path
+    ) -> None:
+        result = run(*self.arguments(server, zoo), "--slo", "p99<30s, wrong=0", "--output", tmp_path / "result.json")
         assert result.exit_code == 0
-        shown = {line.split()[0]: line for line in result.stdout.splitlines()}
-        assert list(shown) == ["requests", "throughput", "latency", "failures"]
-        assert int(shown["requests"].split()[1]) > 0
-        assert shown["failures"].split() == ["failures", "0,", "of", "them", "wrong", "answers", "0"]
-        assert result.stderr.startswith(f"smoke: 2 users for 1 s on {server.http_url}")
+        head, figures, *verdicts = result.stdout.splitlines()
+        assert head.split()[:5] == ["requests/s", "p50", "ms", "p99", "ms"]
+        assert figures.startswith("all ")
+        assert [line.partition(":")[0] for line in verdicts] == ["p99<30s", "wrong=0"]
+        assert all(": met, " in line for line in verdicts)
+        assert result.stderr.splitlines()[0] == "smoke, run 1 of 1: 2 users"
+        assert json.loads((tmp_path / "result.json").read_text())["ok"] is True
 
     def test_a_wrong_answer_is_the_verdict_no(self, run: Run, tampered: Repository, server: TritonServer) -> None:
         result = run(*self.arguments(server, tampered), "--json")
         assert result.exit_code == 1
         document = json.loads(result.stdout)
         assert document["ok"] is False
-        assert 0 < document["wrong"] == document["failures"] < document["requests"]
+        found = document["runs"][0]["everywhere"]
+        assert 0 < found["wrong"] == found["errors"] < found["requests"]
+        assert {verdict["objective"]: verdict["ok"] for verdict in document["verdicts"]} == {
+            "errors=0": False,
+            "wrong=0": False,
+        }
 
-    @pytest.mark.parametrize("duration", [0, -1, math.nan, math.inf])
-    def test_a_duration_that_cannot_be_is_wrong_usage(self, run: Run, zoo: Repository, duration: float) -> None:
-        result = run("load", "smoke", "--repository", zoo.path, "--duration", duration)
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--duration", 0), "'duration_s' parameter must be more than 0, got 0"),
+            (("--duration", "nan"), "got nan"),
+            (("--slo", "p99<fast"), "'p99<fast' is no objective"),
+            (("--weight", "digits_cnn"), "--weight takes MODEL=NUMBER, as in digits_cnn=5, got 'digits_cnn'"),
+            (("--weight", "digits_cnn=-1"), "got 'digits_cnn=-1'"),
+            (("--users", 0), "'users' parameter must be 1 or more"),
+        ],
+    )
+    def test_what_cannot_be_is_wrong_usage(
+        self, run: Run, zoo: Repository, arguments: tuple[Any, ...], message: str
+    ) -> None:
+        result = run("load", "smoke", "--repository", zoo.path, *arguments)
         assert result.exit_code == 2
-        assert str(duration) in result.stderr
+        assert message in result.stderr
+
+    def test_a_suite_that_there_is_not_is_wrong_usage_and_names_those_that_there_are(
+        self, run: Run, zoo: Repository
+    ) -> None:
+        result = run("load", "smok", "--repository", zoo.path)
+        assert result.exit_code == 2
+        assert "there are smoke, ramp, batching, spike, soak, mixed, bulk, overload, chaos. Did you mean 'smoke'?" in (
+            result.stderr
+        )

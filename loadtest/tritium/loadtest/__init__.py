@@ -1,8 +1,25 @@
 """Load tests with checked answers. Importing this does not import Locust; `tritium.loadtest.users` does."""
 
-from ._batching import BatchingResult, compare_batching
 from ._errors import LoadError
-from ._result import LoadResult
-from ._run import SUITES, run_suite
+from ._figures import Figures
+from ._objectives import Verdict
+from ._observer import Work
+from ._plan import Stage
+from ._result import Level, LoadReport, LoadResult, Second, StageResult
+from ._run import run_suite
+from ._suites import SUITES
 
-__all__ = ["SUITES", "BatchingResult", "LoadError", "LoadResult", "compare_batching", "run_suite"]
+__all__ = [
+    "SUITES",
+    "Figures",
+    "Level",
+    "LoadError",
+    "LoadReport",
+    "LoadResult",
+    "Second",
+    "Stage",
+    "StageResult",
+    "Verdict",
+    "Work",
+    "run_suite",
+]

@@ -1,91 +1,187 @@
-"""Running a suite: Locust in a process of its own, because importing it patches the one that does."""
+"""Running a suite: a server, Locust, somebody who looks at the server meanwhile, and what it all came to."""
 
 from __future__ import annotations
 
+import difflib
 import math
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from tritium.client import Client, InputError, MissingExtraError
-from tritium.repository import Repository, has_manifest, load_golden
+from tritium.client import Client, InputError
+from tritium.repository import Repository
 
 from ._errors import LoadError
-from ._result import LoadResult
+from ._locust import Job, run_locust
+from ._objectives import parse_objectives
+from ._observer import Observer
+from ._plan import Plan
+from ._result import LoadReport, LoadResult, result_of
+from ._suites import SUITES, Suite, Wish
+from ._targets import Target, embedded, existing, in_chaos, with_variants
+from ._traffic import GoldenTraffic
 
-# The user class for each kind of URL, by suite.
-SUITES = {"smoke": {"http": "HttpSmoke", "https": "HttpSmoke", "grpc": "GrpcSmoke", "grpcs": "GrpcSmoke"}}
-# What Locust gets beyond the run itself: its own start, and the last requests.
-_GRACE_S = 60.0
+PROTOCOLS = ("http", "grpc")
+_SCHEMES = ("http", "https", "grpc", "grpcs")
+# How long what a server can take is measured for, before it is asked for more.
+_CAPACITY_S = 5.0
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
 
 
 def run_suite(
     suite: str,
     *,
-    url: str,
     repository: str | Path | Repository,
+    url: str | None = None,
+    protocol: str = "http",
     models: Sequence[str] = (),
-    users: int = 16,
-    duration_s: float = 10.0,
-) -> LoadResult:
-    """Run a suite against a server.
+    weights: Mapping[str, float] | None = None,
+    users: int | None = None,
+    duration_s: float | None = None,
+    rate: float | None = None,
+    objectives: str | None = None,
+    repeats: int = 1,
+    workers: int = 0,
+    timeout_s: float = 30.0,
+    progress: Callable[[str], object] = _silent,
+) -> LoadReport:
+    """Load a server, check every answer, and say whether it was good enough.
 
     Args:
         suite: one of SUITES.
-        url: the server; the scheme chooses HTTP or gRPC.
         repository: the model repository whose versions the server runs; the golden cases are read from it.
+        url: the server; the scheme chooses HTTP or gRPC. By default an embedded server is started for the run, over
+            that repository, and stopped after it.
+        protocol: "http" or "grpc", for a server of the run's own.
         models: whose golden cases to send; all by default.
-        users: how many requests are under way at once (a closed loop: each user waits for its answer).
-        duration_s: seconds to send for; Locust counts whole ones, so this is rounded, and at least 1.
+        weights: how often each model comes beside the others; without any they come in turn.
+        users: requests under way at once (closed loop: each user waits for its answer); the most of them in suites
+            with several levels. By default as the suite says.
+        duration_s: seconds to send for, beside the start. By default as the suite says.
+        rate: requests a second, instead of users who wait (open loop): they come at random (Poisson), and a latency
+            counts from when a request was due, so that a slow server cannot slow its own test down.
+        objectives: what must be reached, as in ``p99<25ms, errors<0.1%, rps>500, wrong=0``. By default what the suite
+            is for: mostly ``errors=0, wrong=0``.
+        repeats: how often all of it is done; objectives are judged by medians.
+        workers: processes that send, conducted by one more; 0 for a single process.
+        timeout_s: seconds that a request may take.
+        progress: is told what is being done.
+
+    Returns:
+        Every run, and a verdict for each objective.
 
     Raises:
-        InputError: the suite, the URL or a number cannot be used.
+        InputError: an argument cannot be used.
+        TritiumError: the server cannot be reached or started, or does not serve what the repository holds.
         LoadError: Locust did not run to its end.
     """
-    if suite not in SUITES:
-        raise InputError(f"There is no suite {suite!r}; there are {', '.join(SUITES)}")
-    scheme = url.partition("://")[0]
-    if scheme not in SUITES[suite]:
-        raise InputError(f"The 'url' parameter must start with {'://, '.join(SUITES[suite])}://, got {url!r} instead")
-    Client(url).close()  # it refuses what is no address
-    if users < 1 or not 0 < duration_s < math.inf:
-        raise InputError(f"A run needs 1 user or more and more than 0 s, got {users} and {duration_s:g}")
+    chosen = _suite(suite)
     source = repository if isinstance(repository, Repository) else Repository(repository)
-    # What is missing is said here, and not by a traceback of Locust's.
+    goals = parse_objectives(chosen.objectives if objectives is None else objectives)
+    wish = Wish(users=users, duration_s=duration_s, rate=rate, models=tuple(models))
+    _check(chosen, wish, url, protocol, repeats, workers, timeout_s)
     if not source.models():
         raise InputError(f"There are no models in {source.path}")
-    for model in models or [name for name in source.models() if has_manifest(source, name)]:
-        config = source.config(model)
-        load_golden(source.version_folder(model), config)
-    with tempfile.TemporaryDirectory(prefix="tritium-load-") as folder:
-        result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).parent / "suites" / f"{suite}.py")]
-        command += ["--headless", "--only-summary", "--loglevel", "WARNING", "--host", url, "--users", str(users)]
-        command += ["--spawn-rate", str(users), "--run-time", f"{max(1, round(duration_s))}s"]
-        command += ["--repository", str(source.path), "--result", str(result), SUITES[suite][scheme]]
-        command += ["--models", *models] if models else []
-        _run_locust(command, duration_s + _GRACE_S, folder)
-        return LoadResult.load(result)
+    for model in models:
+        source.config(model)  # says what there is instead
+    chosen.stages(wish)  # says what it needs
+    with _target(chosen, source, url, protocol, wish.models) as target:
+        job = Job(
+            suite=suite,
+            url=target.url,
+            repository=target.repository.path,
+            plan=Plan(chosen.stages(wish)),
+            models=tuple(target.repository.models()) if chosen.name == "batching" else wish.models,
+            weights=weights or {},
+            timeout_s=timeout_s,
+            retries=chosen.retries,
+            workers=workers,
+        )
+        # What cannot be sent is said here, and not by a traceback of Locust's.
+        with Client(target.url, timeout_s=timeout_s) as client:
+            GoldenTraffic(target.repository, client, job.models, job.weights)
+        runs = [
+            _run(chosen, wish, replace(job, seed=number), target, progress, f"run {number + 1} of {repeats}")
+            for number in range(repeats)
+        ]
+    return LoadReport(
+        runs=tuple(runs),
+        verdicts=tuple(goal.judge([run.evidence for run in runs]) for goal in goals),
+    )
 
 
-def _run_locust(command: Sequence[str], timeout_s: float, folder: str) -> None:
-    log = Path(folder) / "locust.log"
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired as exc:
-            raise LoadError(f"Locust was still running {timeout_s:g} s after its start") from exc
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-    text = log.read_text(encoding="utf-8")
-    if "No module named locust" in text:
-        raise MissingExtraError("locust", "loadtest")
-    # 1 says that requests failed, and the result says which.
-    if process.returncode not in (0, 1) or not (Path(folder) / "result.json").exists():
-        raise LoadError(f"Locust ended with exit code {process.returncode}:\n{text[-2000:].strip()}")
+def _run(
+    suite: Suite, wish: Wish, job: Job, target: Target, progress: Callable[[str], object], which: str
+) -> LoadResult:
+    if suite.name == "overload" and wish.rate is None:
+        progress(f"{suite.name}, {which}: what can the server take?")
+        stages = suite.stages(replace(wish, duration_s=_CAPACITY_S))
+        found = result_of(suite.name, job.url, Plan(stages), run_locust(replace(job, plan=Plan(stages))), ())
+        if not found.judged.right:
+            raise LoadError(f"{job.url} gave no right answer in {_CAPACITY_S:g} s, so there is nothing to overload")
+        job = replace(job, plan=Plan(suite.stages(replace(wish, rate=found.judged.requests_per_s))))
+    progress(f"{suite.name}, {which}: {', '.join(dict.fromkeys(stage.load for stage in job.plan.stages))}")
+    observer = Observer(target.client, target.pid)
+    with observer.watching():
+        requests = run_locust(job)
+    return result_of(
+        suite.name,
+        job.url,
+        job.plan,
+        requests,
+        observer.looks,
+        events=[(at_s - requests.began_s, text) for at_s, text in target.events if at_s >= requests.began_s],
+        find_knee=suite.name == "ramp",
+    )
+
+
+@contextmanager
+def _target(
+    suite: Suite, source: Repository, url: str | None, protocol: str, models: Sequence[str]
+) -> Iterator[Target]:
+    made: AbstractContextManager[Target]
+    if suite.name == "batching":
+        made = with_variants(source, protocol, models)
+    elif suite.name == "chaos":
+        made = in_chaos(source, protocol)
+    elif url is not None:
+        made = existing(url, source)
+    else:
+        made = embedded(source, protocol)
+    with made as target:
+        yield target
+
+
+def _suite(name: str) -> Suite:
+    if name in SUITES:
+        return SUITES[name]
+    close = difflib.get_close_matches(name, SUITES, 1)
+    hint = f". Did you mean {close[0]!r}?" if close else ""
+    raise InputError(f"There is no suite {name!r}; there are {', '.join(SUITES)}{hint}", valid=tuple(SUITES))
+
+
+def _check(
+    suite: Suite, wish: Wish, url: str | None, protocol: str, repeats: int, workers: int, timeout_s: float
+) -> None:
+    if url is not None:
+        if suite.own_server:
+            raise InputError(
+                f"The suite {suite.name!r} needs a server of its own ({suite.own_server}): leave out 'url'"
+            )
+        if url.partition("://")[0] not in _SCHEMES:
+            raise InputError(f"The 'url' parameter must start with {'://, '.join(_SCHEMES)}://, got {url!r} instead")
+        Client(url).close()  # it refuses what is no address
+    if protocol not in PROTOCOLS:
+        raise InputError(f"The 'protocol' parameter must be 'http' or 'grpc', got {protocol!r} instead")
+    for what, value in (("users", wish.users), ("repeats", repeats)):
+        if value is not None and value < 1:
+            raise InputError(f"The '{what}' parameter must be 1 or more, got {value} instead")
+    if workers < 0:
+        raise InputError(f"The 'workers' parameter must be 0 or more, got {workers} instead")
+    for what, seconds in (("duration_s", wish.duration_s), ("rate", wish.rate), ("timeout_s", timeout_s)):
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise InputError(f"The '{what}' parameter must be more than 0, got {seconds:g} instead")

@@ -11,92 +11,70 @@ Write a locustfile with them::
 from __future__ import annotations
 
 import itertools
-import random
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import gevent
 from locust import User, constant, task
 from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
-from tritium.client import Client, InputError, Model
-from tritium.repository import (
-    GoldenCases,
-    Manifest,
-    Repository,
-    Tolerance,
-    compare,
-    golden_batches,
-    has_manifest,
-    load_golden,
-    named_outputs,
-)
+from tritium.client import Client, DeadlineExceededError, InputError, Limits, Retries, ServerBusyError
+from tritium.repository import Repository
+
+from ._pace import Pace
+from ._plan import Stage
+from ._requests import Outcome, Recorder
+from ._traffic import Case, GoldenTraffic, WrongAnswerError
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "WrongAnswerError", "task"]
 
-
-class WrongAnswerError(Exception):
-    """A server answered, but not with the golden outputs."""
-
-
-class GoldenTraffic:
-    """The golden cases of a repository's models, one row a request, in an endless order that a seed decides.
-
-    Args:
-        repository: the model repository whose versions the server runs.
-        client: the server, which is asked for the versions that it serves.
-        models: whose cases to send; all that have golden cases by default.
-    """
-
-    def __init__(self, repository: Repository, client: Client, models: Sequence[str] = ()) -> None:
-        self._cases: dict[str, list[GoldenCases]] = {}
-        self._tolerances: dict[str, Tolerance] = {}
-        for name in models or [name for name in repository.models() if has_manifest(repository, name)]:
-            model = client.model(name)
-            # The version that is served, which need not be the newest in the repository.
-            folder = repository.version_folder(name, model.metadata.versions[-1])
-            config = repository.config(name)
-            self._cases[name] = list(golden_batches(load_golden(folder, config), config, rows=1))
-            self._tolerances[name] = Manifest.load(folder).tolerance_on(model.config)
-
-    def requests(self, seed: int) -> Iterator[tuple[str, GoldenCases]]:
-        """Models and cases, the models in turn and the cases of each from a place that the seed chooses."""
-        start = random.Random(seed)  # noqa: S311 — a place to start, no secret
-        cases = {model: itertools.cycle(_rotated(cases, start)) for model, cases in self._cases.items()}
-        for model in itertools.cycle(cases):
-            yield model, next(cases[model])
-
-    def check(self, model: str, case: GoldenCases, outputs: Mapping[str, Any]) -> None:
-        """Compare an answer with the golden outputs.
-
-        Raises:
-            WrongAnswerError: they differ by more than the version's tolerance.
-        """
-        wrong = [
-            difference for difference in compare(case.outputs, outputs, self._tolerances[model]) if not difference.ok
-        ]
-        if wrong:
-            raise WrongAnswerError("; ".join(map(str, wrong)))
+# The first that fits an error.
+_OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
+    (WrongAnswerError, Outcome.WRONG),
+    (ServerBusyError, Outcome.REJECTED),
+    (DeadlineExceededError, Outcome.TIMED_OUT),
+    (Exception, Outcome.FAILED),
+)
+# How long a user of a closed loop waits who was turned away: nobody would ask again at once, a thousand times a second.
+_TURNED_AWAY_S = 0.05
+_NEVER_AGAIN = Retries(attempts=1)
 
 
 class TritonUser(User):
-    """Sends golden cases and checks the answers; one request at a time, without pause.
+    """Sends golden cases and checks the answers, one request at a time.
+
+    All users of a class in a process share a client, so that a thousand of them ask for the metadata once; over HTTP
+    each has its own connection while it waits for an answer.
 
     Attributes:
         models: whose golden cases to send; every model of the repository if empty.
+        weights: how often each model comes beside the others; without any they come in turn.
         repository: the model repository whose versions the server runs; `--repository` of the suites sets it.
         timeout_s: seconds that a request may take.
+        retries: when a request is sent again; never by default, because it is the server that is tested.
+        rows: golden cases in a request; 0 for as many as the model takes.
         schemes: the URL schemes that the user takes.
     """
 
     abstract = True
     wait_time = constant(0)
     models: ClassVar[Sequence[str]] = ()
+    weights: ClassVar[Mapping[str, float]] = {}
     repository: ClassVar[str] = "model_repository"
     timeout_s: ClassVar[float] = 30.0
+    retries: ClassVar[Retries] = _NEVER_AGAIN
+    rows: ClassVar[int] = 1
     schemes: ClassVar[Sequence[str]] = ()
+    # The suites set these two: when to send, and where to take note.
+    pace: ClassVar[Pace | None] = None
+    recorder: ClassVar[Recorder | None] = None
+    _client: ClassVar[Client]
     _traffic: ClassVar[GoldenTraffic]
-    _seeds: ClassVar[Iterator[int]] = itertools.count()
+    _numbers: ClassVar[Iterator[int]] = itertools.count()
+    _once: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -104,73 +82,94 @@ class TritonUser(User):
             raise InputError(
                 f"{type(self).__name__} needs --host with {' or '.join(self.schemes)}, got {self.host!r} instead"
             )
-        self.client = Client(self.host, timeout_s=self.timeout_s)
-        self._models: dict[str, Model] = {}
+        self._kind = self.host.partition("://")[0]
+        self._number = next(self._numbers)
+        self._streams: dict[tuple[tuple[str, ...], int], Iterator[Case]] = {}
 
     def on_start(self) -> None:
         """Read the golden cases of what the server serves; once for all users of a class."""
         cls = type(self)
         try:
-            if "_traffic" not in vars(cls):
-                cls._traffic = GoldenTraffic(Repository(cls.repository), self.client, cls.models)
+            with self._once:
+                if "_traffic" not in vars(cls):
+                    limits = Limits(max_connections=10_000)
+                    cls._client = Client(self.host or "", timeout_s=self.timeout_s, retries=self.retries, limits=limits)
+                    cls._traffic = GoldenTraffic(Repository(cls.repository), cls._client, cls.models, cls.weights)
         except Exception as exc:
-            self._report("metadata", "server", exc)
+            self._report("metadata", "server", exc, 0.0)
             raise StopUser from exc
-        self.traffic: GoldenTraffic = vars(cls)["_traffic"]
-        self._requests = self.traffic.requests(next(self._seeds))
-
-    def on_stop(self) -> None:
-        """Close the connections."""
-        self.client.close()
 
     @task
-    def golden_case(self) -> None:
-        """Send the next golden case and check its answer."""
-        self.call(*next(self._requests))
+    def golden_cases(self) -> None:
+        """Send golden cases for as long as the user lives: Locust's own loop takes longer than a small model."""
+        pace = self.pace
+        while self._state != LOCUST_STATE_STOPPING:
+            if pace is None:
+                self.call(next(self._cases((), self.rows)))
+            elif (turn := pace.wait(self._number)) is not None:
+                stage, due_s, late_s = turn
+                pace.under_way += 1
+                outcome = self.call(next(self._cases(stage.models, stage.rows)), stage, due_s, late_s)
+                pace.under_way -= 1
+                if outcome is Outcome.REJECTED and stage.rate is None:
+                    gevent.sleep(_TURNED_AWAY_S)
 
-    def call(self, model: str, case: GoldenCases) -> None:
-        """Send one case, check its answer, and tell Locust: the answer's check is not part of the latency."""
-        handle = self._model(model)
-        started, error = time.perf_counter(), None
-        outputs: Mapping[str, Any] = {}
+    def call(self, case: Case, stage: Stage | None = None, due_s: float = 0.0, late_s: float = 0.0) -> Outcome:
+        """Send one request, check its answer, and tell Locust: the check is not part of the latency.
+
+        Args:
+            case: what to send.
+            stage: of the plan; None if there is none, and then nothing is recorded.
+            due_s: when it was due in the plan's time; negative before its begin.
+            late_s: how much later than that it is.
+        """
+        error: Exception | None = None
+        answer: Any = None
+        started = time.perf_counter()
         try:
-            answer = handle(dict(case.inputs))
+            answer = case.send()
         except Exception as exc:
             error = exc
-        elapsed_ms = (time.perf_counter() - started) * 1000
+        latency_ms = (time.perf_counter() - started + late_s) * 1000
         if error is None:
-            outputs = named_outputs(answer, list(case.outputs))
             try:
-                self.traffic.check(model, case, outputs)
+                case.check(answer)
             except WrongAnswerError as exc:
                 error = exc
-        length_bytes = sum(getattr(array, "nbytes", 0) for array in outputs.values())
-        self._report(self.client.url.partition("://")[0], model, error, elapsed_ms, length_bytes)
+        outcome, said = Outcome.RIGHT, ""
+        if error is not None:
+            outcome = next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
+            said = f"{type(error).__name__}: {error}"
+        if self.recorder is not None and stage is not None and due_s >= 0:
+            self.recorder.add(
+                case.name,
+                outcome,
+                due_s=due_s,
+                latency_ms=latency_ms,
+                late_ms=late_s * 1000,
+                rows=case.rows,
+                error=said,
+            )
+        self._report(self._kind, case.name, error, latency_ms)
+        return outcome
 
-    def _report(
-        self, kind: str, name: str, error: Exception | None, elapsed_ms: float = 0.0, length_bytes: int = 0
-    ) -> None:
+    def _report(self, kind: str, name: str, error: Exception | None, latency_ms: float) -> None:
         """Tell Locust of a request; of one that was never sent, too."""
         self.environment.events.request.fire(
             request_type=kind,
             name=name,
-            response_time=elapsed_ms,
-            response_length=length_bytes,
+            response_time=latency_ms,
+            response_length=0,
             exception=error,
             context={},
         )
 
-    def _model(self, name: str) -> Model:
-        """The handle, which asked for its metadata before it was timed."""
-        if name not in self._models:
-            handle = self.client.model(name)
-            try:
-                _ = handle.metadata
-            except Exception as exc:
-                self._report("metadata", name, exc)
-                raise StopUser from exc
-            self._models[name] = handle
-        return self._models[name]
+    def _cases(self, models: tuple[str, ...], rows: int) -> Iterator[Case]:
+        stream = self._streams.get((models, rows))
+        if stream is None:
+            traffic = type(self)._traffic
+            stream = self._streams[models, rows] = traffic.requests(self._number, models=models, rows=rows)
+        return stream
 
 
 class TritonHttpUser(TritonUser):
@@ -192,8 +191,3 @@ class TritonGrpcUser(TritonUser):
         # Without it one waiting call would hold every user of the process.
         grpc.experimental.gevent.init_gevent()
         super().__init__(environment)
-
-
-def _rotated(cases: list[GoldenCases], start: random.Random) -> list[GoldenCases]:
-    place = start.randrange(len(cases))
-    return cases[place:] + cases[:place]

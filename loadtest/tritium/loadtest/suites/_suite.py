@@ -1,80 +1,161 @@
-"""What every suite adds to Locust: its options, and a result with exact percentiles."""
+"""What every suite adds to Locust: its options, the plan that its users follow, and a record of every request."""
 
 from __future__ import annotations
 
+import json
 import time
-from array import array
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 from locust import events
+from locust.runners import MasterRunner, WorkerRunner
 
-from tritium.loadtest._result import LoadResult, percentile_ms
-from tritium.loadtest.users import TritonUser, WrongAnswerError
+from tritium.client import Retries
+from tritium.loadtest._pace import Pace
+from tritium.loadtest._plan import Plan
+from tritium.loadtest._requests import Outcome, Recorder, Requests
+from tritium.loadtest._suites import SUITES, Wish
+from tritium.loadtest.users import TritonUser
+
+# What Locust's reports between processes carry beside its own statistics.
+_KEY = "tritium"
+# Messages between a master and its workers: the plan is over; all that was recorded since the last report.
+_END, _LAST = "tritium-end", "tritium-last"
+# How long the last requests may take, beyond what each may.
+_LAST_S = 10.0
+_NOT_SENT = "never sent: until the end every user was busy with requests that were due before"
 
 
-class Recorder:
-    """Keeps every latency of a run: Locust's own statistics round to a millisecond."""
+class _Conductor:
+    """One of the processes of a run: alone, the master, or a worker."""
 
-    def __init__(self) -> None:
-        self._latencies_ms = array("d")
-        self._errors: Counter[str] = Counter()
-        self._failures = 0
-        self._wrong = 0
-        self._first_s = float("inf")
-        self._last_s = 0.0
+    def __init__(self, suite: str, user_classes: tuple[type[TritonUser], ...]) -> None:
+        self._suite = suite
+        self._user_classes = user_classes
+        self._recorder = Recorder()
+        self._parts: list[dict[str, Any]] = []
+        self._reported = 0
+        self._began_s = 0.0
+        self._plan: Plan | None = None
+        self._pace: Pace | None = None
 
-    def on_request(self, *, response_time: float, exception: Exception | None, **_: Any) -> None:
-        """Take note of a request that has just ended."""
-        ended_s = time.perf_counter()
-        self._first_s = min(self._first_s, ended_s - response_time / 1000)
-        self._last_s = ended_s
-        if exception is None:
-            self._latencies_ms.append(response_time)
+    def start(self, environment: Any, **_: Any) -> None:
+        """Locust is there, and has read its options; a worker gets its master's with the first order."""
+        self._environment = environment
+        if isinstance(environment.runner, WorkerRunner):
+            environment.events.report_to_master.add_listener(self._tell)
+            environment.runner.register_message(_END, self._report, concurrent=True)
+        elif isinstance(environment.runner, MasterRunner):
+            environment.events.worker_report.add_listener(self._hear)
+            environment.runner.register_message(_LAST, self._hear_last)
+        environment.events.test_start.add_listener(self._prepare)
+        environment.events.spawning_complete.add_listener(self._begin)
+
+    def _prepare(self, **_: Any) -> None:
+        """All options are known: tell the users what to send, and when."""
+        options, runner = self._environment.parsed_options, self._environment.runner
+        wish = Wish(users=options.num_users or None, models=tuple(options.models))
+        self._plan = Plan.from_json(options.plan) if options.plan else Plan(SUITES[self._suite].stages(wish))
+        # Workers are told by their master which of them they are.
+        process = max(runner.worker_index, 0) if isinstance(runner, WorkerRunner) else 0
+        processes = options.worker_count if isinstance(runner, WorkerRunner) else 1
+        self._pace = Pace(self._plan, process=process, processes=processes, sleep=gevent.sleep, seed=options.seed)
+        for user_class in self._user_classes:
+            user_class.repository = options.repository
+            user_class.models = tuple(options.models)
+            user_class.weights = json.loads(options.weights)
+            user_class.timeout_s = options.timeout
+            if options.retry:
+                user_class.retries = Retries()
+            user_class.pace = self._pace
+            user_class.recorder = self._recorder
+
+    def _begin(self, **_: Any) -> None:
+        """All users are up: now the plan's time begins, and where the run is conducted it ends by the plan."""
+        if self._pace is None or self._plan is None or self._began_s:
             return
-        self._failures += 1
-        self._wrong += isinstance(exception, WrongAnswerError)
-        self._errors[f"{type(exception).__name__}: {str(exception).partition(chr(10))[0]}"] += 1
+        self._pace.begin()
+        self._began_s = time.time()
+        if not isinstance(self._environment.runner, WorkerRunner):
+            gevent.spawn_later(self._plan.duration_s, self._end)
 
-    def result(self, suite: str, url: str, users: int) -> LoadResult:
-        """What was measured."""
-        requests = len(self._latencies_ms) + self._failures
-        return LoadResult(
-            suite=suite,
-            url=url,
-            users=users,
-            duration_s=self._last_s - self._first_s if requests else 0.0,
-            requests=requests,
-            failures=self._failures,
-            wrong=self._wrong,
-            p50_ms=percentile_ms(self._latencies_ms, 50),
-            p99_ms=percentile_ms(self._latencies_ms, 99),
-            errors=dict(self._errors.most_common(20)),
-        )
+    def _end(self) -> None:
+        """The plan is over: have the last requests answered and reported, and go."""
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            runner.send_message(_END)
+            count = self._environment.parsed_options.worker_count
+            _wait_until(lambda: self._reported >= count)
+        else:
+            self._wait_for_answers()
+        runner.quit()
+
+    def _wait_for_answers(self) -> None:
+        _wait_until(lambda: self._pace is None or not self._pace.under_way)
+
+    def _report(self, **_: Any) -> None:
+        """On a worker, in a greenlet of its own: the plan is over."""
+        self._wait_for_answers()
+        self._environment.runner.send_message(_LAST, self._taken())
+
+    def _hear_last(self, *, msg: Any, **_: Any) -> None:
+        self._parts.append(msg.data)
+        self._reported += 1
+
+    def _tell(self, *, data: dict[str, Any], **_: Any) -> None:
+        data[_KEY] = self._taken()
+
+    def _taken(self) -> dict[str, Any]:
+        """What was recorded since the last time, and at the end what should have been sent and was not."""
+        pace = self._pace
+        sends = not isinstance(self._environment.runner, MasterRunner)
+        if sends and pace is not None and pace.elapsed_s > pace.plan.duration_s:
+            for due_s in pace.never_sent():
+                left_ms = (pace.plan.duration_s - due_s) * 1000
+                self._recorder.add(
+                    "", Outcome.FAILED, due_s=due_s, latency_ms=left_ms, late_ms=left_ms, error=_NOT_SENT
+                )
+        return self._recorder.take()
+
+    def _hear(self, *, data: dict[str, Any], **_: Any) -> None:
+        if _KEY in data:
+            self._parts.append(data[_KEY])
+
+    def finish(self, **_: Any) -> None:
+        """Locust ends: write down what was recorded, where it is conducted from."""
+        options = self._environment.parsed_options
+        if not options.result or isinstance(self._environment.runner, WorkerRunner):
+            return
+        requests = Requests.merged([*self._parts, self._taken()], began_s=self._began_s)
+        aside = Path(f"{options.result}.partial.npz")
+        requests.save(aside)
+        aside.replace(options.result)
 
 
-def register(suite: str, user_classes: tuple[type[TritonUser], ...]) -> None:
-    """Give a locustfile its options and its recorder."""
-    recorder = Recorder()
+def _wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _LAST_S
+    while not done() and time.monotonic() < deadline:
+        gevent.sleep(0.02)
+
+
+def register(suite: str, *user_classes: type[TritonUser]) -> None:
+    """Give a locustfile its options, its plan and its record."""
+    conductor = _Conductor(suite, user_classes)
 
     def add_options(parser: Any) -> None:
         group = parser.add_argument_group("Tritium")
         group.add_argument("--repository", default="model_repository", help="model repository with the golden cases")
         group.add_argument("--models", nargs="*", default=[], help="models to send to; all by default")
-        group.add_argument("--result", default="", help="write the result to this file, as JSON")
-
-    def start(environment: Any, **_: Any) -> None:
-        for user_class in user_classes:
-            user_class.repository = environment.parsed_options.repository
-            user_class.models = tuple(environment.parsed_options.models)
-        environment.events.request.add_listener(recorder.on_request)
-
-    def finish(environment: Any, **_: Any) -> None:
-        options = environment.parsed_options
-        if options.result:
-            recorder.result(suite, environment.host, options.num_users).save(Path(options.result))
+        group.add_argument("--weights", default="{}", help="how often each model comes, as JSON; in turn by default")
+        group.add_argument("--plan", default="", help="the stages, as JSON; the suite's own by default")
+        group.add_argument("--timeout", type=float, default=30.0, help="seconds that a request may take")
+        group.add_argument("--retry", action="store_true", help="send again what may be, as the client does by itself")
+        group.add_argument("--worker-count", type=int, default=1, help="processes that send, of a distributed run")
+        group.add_argument("--seed", type=int, default=0, help="decides when the requests of an open loop are due")
+        group.add_argument("--result", default="", help="write every request to this file, as numpy's .npz")
 
     events.init_command_line_parser.add_listener(add_options)
-    events.init.add_listener(start)
-    events.quitting.add_listener(finish)
+    events.init.add_listener(conductor.start)
+    events.quitting.add_listener(conductor.finish)

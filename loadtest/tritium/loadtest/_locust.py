@@ -1,0 +1,140 @@
+"""Locust in processes of its own, because importing it patches the one that does."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tritium.client import MissingExtraError
+
+from ._errors import LoadError
+from ._plan import Plan
+from ._requests import Requests
+
+# What Locust gets beyond the run itself: its own start, and the last requests.
+_GRACE_S = 60.0
+_SUITES = Path(__file__).parent / "suites"
+# Of each suite's locustfile the user class for a URL.
+_KINDS = {"http": "Http", "https": "Http", "grpc": "Grpc", "grpcs": "Grpc"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What Locust is to do.
+
+    Attributes:
+        suite: whose locustfile it runs.
+        url: the server.
+        repository: whose golden cases are sent.
+        plan: when.
+        models: what is sent to; all if empty.
+        weights: how often each model comes beside the others.
+        timeout_s: that a request may take.
+        retries: whether users send again what may be.
+        seed: decides when the requests of open-loop stages are due.
+        workers: processes that send beside one that conducts them; 0 for one process that does both.
+        bind: the address at which workers of other machines find the conductor.
+        port: at which; 0 for any free one.
+        remote: how many of the workers are started by somebody else, perhaps on other machines.
+    """
+
+    suite: str
+    url: str
+    repository: Path
+    plan: Plan
+    models: Sequence[str] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    timeout_s: float = 30.0
+    retries: bool = False
+    seed: int = 0
+    workers: int = 0
+    bind: str = "127.0.0.1"
+    port: int = 0
+    remote: int = 0
+
+
+def run_locust(job: Job) -> Requests:
+    """Let Locust do it; every request that it sent.
+
+    Raises:
+        MissingExtraError: Locust is not installed.
+        LoadError: it did not run to its end.
+    """
+    users = max(stage.users for stage in job.plan.stages)
+    command = [*_locust(job), "--headless", "--only-summary", "--host", job.url, "--exit-code-on-error", "0"]
+    command += ["--users", str(users), "--spawn-rate", str(users)]
+    command += ["--repository", str(job.repository.resolve()), "--plan", job.plan.to_json(), "--seed", str(job.seed)]
+    command += ["--weights", json.dumps(dict(job.weights)), "--timeout", str(job.timeout_s)]
+    command += ["--retry"] if job.retries else []
+    command += ["--models", *job.models] if job.models else []
+    with tempfile.TemporaryDirectory(prefix="tritium-load-") as name:
+        folder = Path(name)
+        command += ["--result", str(folder / "requests.npz")]
+        if not job.workers:
+            _run([command], job.plan.duration_s + _GRACE_S, folder)
+        else:
+            port = job.port or _free_port()
+            conductor = ["--master", "--master-bind-host", job.bind, "--master-bind-port", str(port)]
+            conductor += ["--expect-workers", str(job.workers), "--worker-count", str(job.workers)]
+            own = [worker_command(job.suite, job.url, "127.0.0.1", port)] * (job.workers - job.remote)
+            _run([command + conductor, *own], job.plan.duration_s + _GRACE_S, folder)
+        return Requests.load(folder / "requests.npz")
+
+
+def worker_command(suite: str, url: str, host: str, port: int) -> list[str]:
+    """What starts a worker of a run whose conductor is found there; everything else that tells it."""
+    command = [sys.executable, "-m", "locust", "-f", str(_SUITES / f"{suite}.py"), "--loglevel", "WARNING"]
+    command += [f"{_KINDS[url.partition('://')[0]]}{suite.capitalize()}"]
+    return [*command, "--worker", "--master-host", host, "--master-port", str(port)]
+
+
+def _locust(job: Job) -> list[str]:
+    user_class = f"{_KINDS[job.url.partition('://')[0]]}{job.suite.capitalize()}"
+    file = str(_SUITES / f"{job.suite}.py")
+    return [sys.executable, "-m", "locust", "-f", file, "--loglevel", "WARNING", user_class]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _run(commands: Sequence[Sequence[str]], timeout_s: float, folder: Path) -> None:
+    """Run the conductor, which comes first, and its workers, until the conductor ends; none of them outlives this."""
+    logs = [folder / f"locust-{number}.log" for number in range(len(commands))]
+    processes: list[subprocess.Popen[bytes]] = []
+    deadline = time.monotonic() + timeout_s
+    try:
+        for command, log in zip(commands, logs, strict=True):
+            with log.open("wb") as output:
+                processes.append(
+                    subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+                )
+        for process in processes:  # workers end when their conductor has told them to
+            process.wait(max(deadline - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired as exc:
+        raise LoadError(f"Locust was still running {timeout_s:g} s after its start:\n{_last_words(logs)}") from exc
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+    words = _last_words(logs)
+    if "No module named locust" in words:
+        raise MissingExtraError("locust", "loadtest")
+    if processes[0].returncode or not (folder / "requests.npz").exists():
+        raise LoadError(f"Locust ended with exit code {processes[0].returncode}:\n{words}")
+
+
+def _last_words(logs: Sequence[Path]) -> str:
+    texts = [log.read_text(encoding="utf-8", errors="replace").strip() for log in logs if log.exists()]
+    return "\n".join(text[-2000:] for text in texts if text)
