@@ -10,7 +10,7 @@ CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* te
 # What `make bench-backend` compares with.
 PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: demo test models lint format bench bench-backend bench-client bench-export bench-memory bench-serving bench-startup conformance fuzz mutations clean
+.PHONY: demo test models lint format bench-backend bench-client bench-export bench-loadtest bench-memory bench-serving bench-startup conformance fuzz mutations clean
 
 demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
@@ -33,9 +33,6 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-bench: $(INSTALLED)
-	@$(BIN)/python benchmarks/batching.py
-
 bench-backend: $(PEERS_INSTALLED)
 	@$(BIN)/python -m benchmarks.backend
 
@@ -44,6 +41,9 @@ bench-client: $(INSTALLED)
 
 bench-export: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.export
+
+bench-loadtest: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.loadtest
 
 # Twenty minutes; ARGS="--minutes 3" makes it three.
 bench-memory: $(INSTALLED)
