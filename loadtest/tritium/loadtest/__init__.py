@@ -5,6 +5,7 @@ from ._figures import Figures
 from ._objectives import Verdict
 from ._observer import Work
 from ._plan import Stage
+from ._report import write_report
 from ._result import Level, LoadReport, LoadResult, Second, StageResult
 from ._run import run_suite
 from ._suites import SUITES
@@ -22,4 +23,5 @@ __all__ = [
     "Verdict",
     "Work",
     "run_suite",
+    "write_report",
 ]
