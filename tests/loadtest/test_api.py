@@ -14,7 +14,7 @@ HEAVY = ("locust", "gevent", "geventhttpclient", "torch", "sklearn", "onnx", "on
 
 def test_the_public_names_are_these_and_all_are_there() -> None:
     names = ["SUITES", "Figures", "Level", "LoadError", "LoadReport", "LoadResult", "Second", "Stage", "StageResult"]
-    names += ["Verdict", "Work", "run_suite"]
+    names += ["Verdict", "Work", "join_run", "run_suite", "write_report"]
     assert tritium.loadtest.__all__ == names
     assert all(hasattr(tritium.loadtest, name) for name in names)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from tritium.loadtest import SUITES, LoadReport, run_suite
+from tritium.loadtest import SUITES, LoadReport, join_run, run_suite
 from tritium.loadtest._observer import Observer, work
 from tritium.loadtest._suites import Wish
 from tritium.repository import GoldenCases, Manifest, Repository, Tolerance, config_text, input_specs, output_specs
@@ -114,6 +117,29 @@ def test_one_master_and_two_workers_add_up_to_what_the_server_counted(zoo: Repos
     # The server counts what warmed it up, too: each worker's users send until all are there.
     assert counted <= done.requests
     assert done.requests - counted < 0.5 * done.requests
+
+
+def test_a_worker_of_another_machine_joins_with_a_repository_of_its_own(
+    zoo: Repository, server: TritonServer, tmp_path: Path
+) -> None:
+    elsewhere = Repository(shutil.copytree(zoo.path, tmp_path / "elsewhere"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(join_run, "smoke", address, repository=elsewhere)
+        report = run_suite(
+            "smoke",
+            url=server.http_url,
+            repository=zoo,
+            models=["digits_mlp"],
+            users=2,
+            duration_s=1.5,
+            remote_workers=1,
+            bind=address,
+        )
+        assert joined.result(timeout=60) == 0
+    assert report.ok, (report.verdicts, report.runs[0].errors)
+    assert report.runs[0].everywhere.right > 0
 
 
 # A model that adds one to each number; what it does beside that is planted.

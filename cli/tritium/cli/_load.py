@@ -59,6 +59,15 @@ def _weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
 @click.option("--slo", help='What must be reached, as in "p99<25ms, errors<0.1%, rps>500, wrong=0".')
 @click.option("--repeats", default=1, show_default=True, help="How often to do it all; objectives go by medians.")
 @click.option("--workers", default=0, show_default=True, help="Processes that send, beside one that conducts them.")
+@click.option("--remote-workers", default=0, show_default=True, help="More of them, which others start with --join.")
+@click.option(
+    "--bind",
+    default="127.0.0.1:0",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where workers that join find this one.",
+)
+@click.option("--join", metavar="HOST:PORT", help="Be a worker of a run of the same suite that is conducted there.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that a request may take.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, as JSON.")
 @click.option(
@@ -80,6 +89,9 @@ def command(
     slo: str | None,
     repeats: int,
     workers: int,
+    remote_workers: int,
+    bind: str,
+    join: str | None,
     timeout: float,
     output: Path | None,
     report: Path | None,
@@ -103,8 +115,10 @@ def command(
     Exits 1 if an objective is not met. What must be met without --slo depends on the suite; for most of them it is that
     every answer is right.
     """
-    from tritium.loadtest import run_suite
+    from tritium.loadtest import join_run, run_suite
 
+    if join is not None:
+        ctx.exit(join_run(suite, join, repository=repository, protocol=protocol))
     found = run_suite(
         suite,
         repository=repository,
@@ -118,6 +132,8 @@ def command(
         objectives=slo,
         repeats=repeats,
         workers=workers,
+        remote_workers=remote_workers,
+        bind=bind,
         timeout_s=timeout,
         progress=say,
     )

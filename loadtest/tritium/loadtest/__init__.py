@@ -7,7 +7,7 @@ from ._observer import Work
 from ._plan import Stage
 from ._report import write_report
 from ._result import Level, LoadReport, LoadResult, Second, StageResult
-from ._run import run_suite
+from ._run import join_run, run_suite
 from ._suites import SUITES
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "StageResult",
     "Verdict",
     "Work",
+    "join_run",
     "run_suite",
     "write_report",
 ]

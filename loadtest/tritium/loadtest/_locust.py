@@ -22,6 +22,8 @@ from ._requests import Requests
 
 # What Locust gets beyond the run itself: its own start, and the last requests.
 _GRACE_S = 60.0
+# How long workers of other machines are waited for.
+_REMOTE_S = 300.0
 _SUITES = Path(__file__).parent / "suites"
 # Of each suite's locustfile the user class for a URL.
 _KINDS = {"http": "Http", "https": "Http", "grpc": "Grpc", "grpcs": "Grpc"}
@@ -43,8 +45,8 @@ class Job:
         seed: decides when the requests of open-loop stages are due.
         workers: processes that send beside one that conducts them; 0 for one process that does both.
         bind: the address at which workers of other machines find the conductor.
-        port: at which; 0 for any free one.
-        remote: how many of the workers are started by somebody else, perhaps on other machines.
+        port: at which.
+        remote: workers that somebody else starts, perhaps on other machines, beside those.
     """
 
     suite: str
@@ -70,7 +72,15 @@ def run_locust(job: Job) -> Requests:
         LoadError: it did not run to its end.
     """
     users = max(stage.users for stage in job.plan.stages)
-    command = [*_locust(job), "--headless", "--only-summary", "--host", job.url, "--exit-code-on-error", "0"]
+    command = [
+        *_locust(job.suite, job.url.partition("://")[0]),
+        "--headless",
+        "--only-summary",
+        "--host",
+        job.url,
+        "--exit-code-on-error",
+        "0",
+    ]
     command += ["--users", str(users), "--spawn-rate", str(users)]
     command += ["--repository", str(job.repository.resolve()), "--plan", job.plan.to_json(), "--seed", str(job.seed)]
     command += ["--weights", json.dumps(dict(job.weights)), "--timeout", str(job.timeout_s)]
@@ -79,32 +89,45 @@ def run_locust(job: Job) -> Requests:
     with tempfile.TemporaryDirectory(prefix="tritium-load-") as name:
         folder = Path(name)
         command += ["--result", str(folder / "requests.npz")]
-        if not job.workers:
+        if not job.workers and not job.remote:
             _run([command], job.plan.duration_s + _GRACE_S, folder)
         else:
-            port = job.port or _free_port()
-            conductor = ["--master", "--master-bind-host", job.bind, "--master-bind-port", str(port)]
-            conductor += ["--expect-workers", str(job.workers), "--worker-count", str(job.workers)]
-            own = [worker_command(job.suite, job.url, "127.0.0.1", port)] * (job.workers - job.remote)
-            _run([command + conductor, *own], job.plan.duration_s + _GRACE_S, folder)
+            conductor = ["--master", "--master-bind-host", job.bind, "--master-bind-port", str(job.port)]
+            count = str(job.workers + job.remote)
+            conductor += ["--expect-workers", count, "--worker-count", count]
+            conductor += ["--expect-workers-max-wait", f"{_REMOTE_S if job.remote else _GRACE_S:.0f}"]
+            own = [worker_command(job.suite, job.url.partition("://")[0], _own(job.bind), job.port)] * job.workers
+            waiting_s = _REMOTE_S if job.remote else 0.0
+            _run([command + conductor, *own], job.plan.duration_s + _GRACE_S + waiting_s, folder)
         return Requests.load(folder / "requests.npz")
 
 
-def worker_command(suite: str, url: str, host: str, port: int) -> list[str]:
+def worker_command(suite: str, scheme: str, host: str, port: int) -> list[str]:
     """What starts a worker of a run whose conductor is found there; everything else that tells it."""
-    command = [sys.executable, "-m", "locust", "-f", str(_SUITES / f"{suite}.py"), "--loglevel", "WARNING"]
-    command += [f"{_KINDS[url.partition('://')[0]]}{suite.capitalize()}"]
-    return [*command, "--worker", "--master-host", host, "--master-port", str(port)]
+    return [*_locust(suite, scheme), "--worker", "--master-host", host, "--master-port", str(port)]
 
 
-def _locust(job: Job) -> list[str]:
-    user_class = f"{_KINDS[job.url.partition('://')[0]]}{job.suite.capitalize()}"
-    file = str(_SUITES / f"{job.suite}.py")
+def _locust(suite: str, scheme: str) -> list[str]:
+    file = str(_SUITES / f"{suite}.py")
+    user_class = f"{_KINDS[scheme]}{suite.capitalize()}"
     return [sys.executable, "-m", "locust", "-f", file, "--loglevel", "WARNING", user_class]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def _own(bind: str) -> str:
+    """Where a process of this machine finds what listens at an address."""
+    return "127.0.0.1" if bind in ("0.0.0.0", "*") else bind  # noqa: S104 — it is compared, not bound
+
+
+def run_worker(suite: str, scheme: str, host: str, port: int, repository: Path) -> int:
+    """Be a worker of a run that is conducted elsewhere; what Locust exits with."""
+    command = [*worker_command(suite, scheme, host, port), "--repository", str(repository.resolve())]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        return process.wait()
+
+
+def free_port(host: str) -> int:
+    """A port of an address that nobody listens at."""
+    with socket.create_server((host, 0)) as listener:
         return int(listener.getsockname()[1])
 
 

@@ -13,7 +13,7 @@ from tritium.client import Client, InputError
 from tritium.repository import Repository
 
 from ._errors import LoadError
-from ._locust import Job, run_locust
+from ._locust import Job, free_port, run_locust, run_worker
 from ._objectives import parse_objectives
 from ._observer import Observer
 from ._plan import Plan
@@ -46,6 +46,8 @@ def run_suite(
     objectives: str | None = None,
     repeats: int = 1,
     workers: int = 0,
+    remote_workers: int = 0,
+    bind: str = "127.0.0.1:0",
     timeout_s: float = 30.0,
     progress: Callable[[str], object] = _silent,
 ) -> LoadReport:
@@ -68,6 +70,8 @@ def run_suite(
             is for: mostly ``errors=0, wrong=0``.
         repeats: how often all of it is done; objectives are judged by medians.
         workers: processes that send, conducted by one more; 0 for a single process.
+        remote_workers: how many more are waited for, which :func:`join_run` starts, perhaps on other machines.
+        bind: the address and the port at which they find this one; port 0 for any free one.
         timeout_s: seconds that a request may take.
         progress: is told what is being done.
 
@@ -83,12 +87,14 @@ def run_suite(
     source = repository if isinstance(repository, Repository) else Repository(repository)
     goals = parse_objectives(chosen.objectives if objectives is None else objectives)
     wish = Wish(users=users, duration_s=duration_s, rate=rate, models=tuple(models))
-    _check(chosen, wish, url, protocol, repeats, workers, timeout_s)
+    _check(chosen, wish, url, protocol, repeats, workers, remote_workers, timeout_s)
     if not source.models():
         raise InputError(f"There are no models in {source.path}")
     for model in models:
         source.config(model)  # says what there is instead
     chosen.stages(wish)  # says what it needs
+    host, port = split_address(bind)
+    port = port or free_port(host)
     with _target(chosen, source, url, protocol, wish.models) as target:
         job = Job(
             suite=suite,
@@ -100,7 +106,15 @@ def run_suite(
             timeout_s=timeout_s,
             retries=chosen.retries,
             workers=workers,
+            remote=remote_workers,
+            bind=host,
+            port=port,
         )
+        if remote_workers:
+            progress(
+                f"waiting for {remote_workers} more workers; on their machines: tritium load {suite} --join "
+                f"{host}:{port} --protocol {target.url[:4]} --repository model_repository"
+            )
         # What cannot be sent is said here, and not by a traceback of Locust's.
         with Client(target.url, timeout_s=timeout_s) as client:
             GoldenTraffic(target.repository, client, job.models, job.weights)
@@ -112,6 +126,41 @@ def run_suite(
         runs=tuple(runs),
         verdicts=tuple(goal.judge([run.evidence for run in runs]) for goal in goals),
     )
+
+
+def join_run(suite: str, address: str, *, repository: str | Path | Repository, protocol: str = "http") -> int:
+    """Be a worker of a run that somebody else conducts, until it is over.
+
+    Args:
+        suite: the suite that is run there.
+        address: where its conductor is found, as in ``10.0.0.5:5557``.
+        repository: a model repository with the golden cases of what the server runs.
+        protocol: "http" or "grpc", as there.
+
+    Returns:
+        What Locust exits with.
+
+    Raises:
+        InputError: an argument cannot be used.
+    """
+    chosen = _suite(suite)
+    if protocol not in PROTOCOLS:
+        raise InputError(f"The 'protocol' parameter must be 'http' or 'grpc', got {protocol!r} instead")
+    source = repository if isinstance(repository, Repository) else Repository(repository)
+    host, port = split_address(address)
+    return run_worker(chosen.name, protocol, host, port, source.path)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """An address and a port, as in ``0.0.0.0:5557``.
+
+    Raises:
+        InputError: it is none.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InputError(f"An address is written as in '10.0.0.5:5557', got {address!r} instead")
+    return host, int(port)
 
 
 def _run(
@@ -165,7 +214,14 @@ def _suite(name: str) -> Suite:
 
 
 def _check(
-    suite: Suite, wish: Wish, url: str | None, protocol: str, repeats: int, workers: int, timeout_s: float
+    suite: Suite,
+    wish: Wish,
+    url: str | None,
+    protocol: str,
+    repeats: int,
+    workers: int,
+    remote_workers: int,
+    timeout_s: float,
 ) -> None:
     if url is not None:
         if suite.own_server:
@@ -180,8 +236,9 @@ def _check(
     for what, value in (("users", wish.users), ("repeats", repeats)):
         if value is not None and value < 1:
             raise InputError(f"The '{what}' parameter must be 1 or more, got {value} instead")
-    if workers < 0:
-        raise InputError(f"The 'workers' parameter must be 0 or more, got {workers} instead")
+    for what, count in (("workers", workers), ("remote_workers", remote_workers)):
+        if count < 0:
+            raise InputError(f"The '{what}' parameter must be 0 or more, got {count} instead")
     for what, seconds in (("duration_s", wish.duration_s), ("rate", wish.rate), ("timeout_s", timeout_s)):
         if seconds is not None and not 0 < seconds < math.inf:
             raise InputError(f"The '{what}' parameter must be more than 0, got {seconds:g} instead")

@@ -44,6 +44,8 @@ class _Conductor:
     def start(self, environment: Any, **_: Any) -> None:
         """Locust is there, and has read its options; a worker gets its master's with the first order."""
         self._environment = environment
+        # A worker of another machine has the repository elsewhere; what its master says comes over its own options.
+        self._repository_here = environment.parsed_options.repository
         if isinstance(environment.runner, WorkerRunner):
             environment.events.report_to_master.add_listener(self._tell)
             environment.runner.register_message(_END, self._report, concurrent=True)
@@ -63,7 +65,7 @@ class _Conductor:
         processes = options.worker_count if isinstance(runner, WorkerRunner) else 1
         self._pace = Pace(self._plan, process=process, processes=processes, sleep=gevent.sleep, seed=options.seed)
         for user_class in self._user_classes:
-            user_class.repository = options.repository
+            user_class.repository = self._repository_here or options.repository or "model_repository"
             user_class.models = tuple(options.models)
             user_class.weights = json.loads(options.weights)
             user_class.timeout_s = options.timeout
@@ -146,7 +148,9 @@ def register(suite: str, *user_classes: type[TritonUser]) -> None:
 
     def add_options(parser: Any) -> None:
         group = parser.add_argument_group("Tritium")
-        group.add_argument("--repository", default="model_repository", help="model repository with the golden cases")
+        group.add_argument(
+            "--repository", default="", help="model repository with the golden cases: ./model_repository"
+        )
         group.add_argument("--models", nargs="*", default=[], help="models to send to; all by default")
         group.add_argument("--weights", default="{}", help="how often each model comes, as JSON; in turn by default")
         group.add_argument("--plan", default="", help="the stages, as JSON; the suite's own by default")
