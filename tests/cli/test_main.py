@@ -75,6 +75,7 @@ def test_the_commands_are_these() -> None:
         "infer",
         "verify",
         "load",
+        "compare",
     )
     assert [" ".join(path) for path in ALL_COMMANDS] == [
         "doctor",
@@ -98,6 +99,7 @@ def test_the_commands_are_these() -> None:
         "infer",
         "verify",
         "load",
+        "compare",
     ]
 
 

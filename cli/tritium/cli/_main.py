@@ -29,6 +29,7 @@ COMMANDS = (
     "infer",
     "verify",
     "load",
+    "compare",
 )
 
 

@@ -1,5 +1,6 @@
 """Load tests with checked answers. Importing this does not import Locust; `tritium.loadtest.users` does."""
 
+from ._compare import Comparison, Difference, compare_reports
 from ._errors import LoadError
 from ._figures import Figures
 from ._objectives import Verdict
@@ -12,6 +13,8 @@ from ._suites import SUITES
 
 __all__ = [
     "SUITES",
+    "Comparison",
+    "Difference",
     "Figures",
     "Level",
     "LoadError",
@@ -22,6 +25,7 @@ __all__ = [
     "StageResult",
     "Verdict",
     "Work",
+    "compare_reports",
     "join_run",
     "run_suite",
     "write_report",
