@@ -16,6 +16,7 @@ from tritium.repository import Repository
 from tritium.server import ADMIN_GROUPS, TritonServer
 
 from .client.served_models import add_accumulate, add_countdown
+from .loadtest.made import report
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
@@ -93,6 +94,15 @@ def test_the_cookbook_of_the_client_works_as_written(cookbook_server: TritonServ
     shown = run(code, tmp_path)
     assert shown.splitlines()[-4:] == ["[3]", "[2]", "[1]", "[3]"]
     assert "Did you mean 'digits_cnn'?" in shown
+
+
+def test_reading_and_comparing_results_works_as_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "load-testing.md").read_text(encoding="utf-8")
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "compare_reports" in code)
+    report("smoke", repeats=4, noise=0.01).save(tmp_path / "before.json")
+    report("smoke", repeats=4, noise=0.01, speed=0.5).save(tmp_path / "after.json")
+    assert run(code, tmp_path).startswith("False [('all', 'requests/s', 0.")
+    assert (tmp_path / "after.html").stat().st_size > 1_000_000
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\$ (tritium [^#\n]+)", README, re.MULTILINE))
