@@ -13,8 +13,9 @@ HEAVY = ("locust", "gevent", "geventhttpclient", "torch", "sklearn", "onnx", "on
 
 
 def test_the_public_names_are_these_and_all_are_there() -> None:
-    names = ["SUITES", "Figures", "Level", "LoadError", "LoadReport", "LoadResult", "Second", "Stage", "StageResult"]
-    names += ["Verdict", "Work", "join_run", "run_suite", "write_report"]
+    names = ["SUITES", "Comparison", "Difference", "Figures", "Level", "LoadError", "LoadReport", "LoadResult"]
+    names += ["Second", "Stage", "StageResult", "Verdict", "Work"]
+    names += ["compare_reports", "join_run", "run_suite", "write_report"]
     assert tritium.loadtest.__all__ == names
     assert all(hasattr(tritium.loadtest, name) for name in names)
 
