@@ -10,7 +10,9 @@ CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* te
 # What `make bench-backend` compares with.
 PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: demo test models lint format bench-backend bench-client bench-export bench-loadtest bench-memory bench-serving bench-startup conformance fuzz mutations clean
+.PHONY: installed demo test models lint format bench-backend bench-client bench-export bench-loadtest bench-memory bench-serving bench-startup conformance fuzz mutations clean
+
+installed: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python cli/examples/demo.py
