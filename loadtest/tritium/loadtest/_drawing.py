@@ -113,7 +113,7 @@ def latency_axis(*values: Any) -> dict[str, Any]:
 def _log_ticks(axis: Any) -> list[float]:
     """1, 2, 5, 10 and so on, a little beyond both ends; without 2 and 5 where that would be crowded."""
     powers = range(math.floor(math.log10(axis.start)) - 1, math.ceil(math.log10(axis.end)) + 1)
-    return [mantissa * 10.0**power for power in powers for mantissa in ((1, 2, 5) if len(powers) < 6 else (1,))]
+    return [mantissa * 10.0**power for power in powers for mantissa in ((1, 2, 5) if len(powers) < 7 else (1,))]
 
 
 def shades(count: int) -> list[str]:
