@@ -7,10 +7,8 @@ BIN := $(VENV)/bin
 # Named after the Python, so that another one gets an environment of its own making.
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* tests/server/fuzz/*.cc)
-# What `make bench-backend` compares with.
-PEERS_INSTALLED := $(INSTALLED)-peers
 
-.PHONY: installed demo test models lint format bench-backend bench-client bench-export bench-loadtest bench-memory bench-serving bench-startup conformance fuzz mutations clean
+.PHONY: installed demo test models lint format bench bench-client bench-export bench-loadtest bench-memory bench-serving bench-startup conformance fuzz mutations clean
 
 installed: $(INSTALLED)
 
@@ -35,8 +33,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-bench-backend: $(PEERS_INSTALLED)
-	@$(BIN)/python -m benchmarks.backend
+# ARGS="--write docs/benchmarks.md" writes the page anew.
+bench: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 bench-client: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.client
@@ -78,8 +77,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(if $(TORCH_INDEX_URL),$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
-	@touch $@
-
-$(PEERS_INSTALLED): benchmarks/requirements.txt $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $<
 	@touch $@
