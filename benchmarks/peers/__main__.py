@@ -37,7 +37,7 @@ from tritium.server._runtime import TRITON_VERSION
 
 HERE = Path(__file__).resolve().parent
 LEVELS = (1, 16, 64, 256)
-WARM_UP_S = 1
+WARM_UP_LEVEL, WARM_UP_S = 16, 1
 PROGRAMS = {"wrk": "wrk", "h2load": "nghttp2-client"}
 # What is compared of an environment's packages.
 VERSIONS = {
@@ -55,8 +55,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), help="servers")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--levels", nargs="+", type=int, default=list(LEVELS), help="requests in flight")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--duration", type=int, default=3, help="seconds a measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--duration", type=int, default=2, help="seconds a measurement")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write this page, and the plot beside it")
     parser.add_argument("--document", type=Path, metavar="JSON", help="measure nothing: take what a run has printed")
     options = parser.parse_args()
@@ -95,7 +95,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     bins = environments(peers, failures)
     timings: list[Timing] = []
     starts: list[Start] = []
-    with tempfile.TemporaryDirectory(prefix="tritium-bench-", ignore_cleanup_errors=True) as name:
+    # A short name: the path of a socket in there may have no more than a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         models = [MODELS[model](folder / "models") for model in options.models]
         print("Measuring the limits", file=sys.stderr)
@@ -170,11 +171,13 @@ def one(
     duration_s: int,
     folder: Path,
 ) -> tuple[list[Timing], Start]:
-    """One server in one round: at every level both models, from the lowest, as some stay slow after much load."""
+    """One server in one round: both models at every level, from the lowest, as some stay slow after much load."""
     place = folder / f"{peer.name}-{turn}"
     timings = []
     with running(peer, bin_folder, models, place) as server:
         for protocol, side in server.sides.items():
+            for model in models if levels else ():
+                load(protocol, side, model, WARM_UP_LEVEL, WARM_UP_S, place)
             for level in levels:
                 for model in models:
                     found = load(protocol, side, model, level, duration_s, place)
@@ -189,14 +192,11 @@ def one(
 
 
 def load(protocol: str, side: Side, model: Model, level: int, duration_s: int, folder: Path) -> dict[str, int]:
-    """A second to warm up at the level, then what counts."""
+    """The figures of wrk.lua; errors do not end the run."""
     if protocol == "http":
-        wrk(side, model.name, level, WARM_UP_S, strict=False)
         return wrk(side, model.name, level, duration_s, strict=False)
     answer_bytes = len(framed(ask_grpc(side, model.name)))
-    for seconds in (WARM_UP_S, duration_s):
-        found = h2load(side, model.name, level, seconds, answer_bytes=answer_bytes, folder=folder)
-    return found
+    return h2load(side, model.name, level, duration_s, answer_bytes=answer_bytes, folder=folder)
 
 
 def machine() -> dict[str, Any]:

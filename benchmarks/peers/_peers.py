@@ -43,7 +43,7 @@ class Peer:
         command: what starts it; it writes into the place's folder what the server reads there.
         calls: how it is asked, by protocol.
         packages: the environment it runs in, by the name of its requirements; Tritium's own if empty.
-        env: environment variables.
+        env: environment variables; ``{folder}`` stands for the place's folder.
     """
 
     name: str
@@ -179,6 +179,12 @@ PEERS: Mapping[str, Peer] = {
                 "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
                 "RAY_SERVE_ENABLE_HA_PROXY": "1",
                 "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+                "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "{folder}/haproxy.cfg",
+                "RAY_SERVE_HAPROXY_SOCKET_PATH": "{folder}/h.sock",
+                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "{folder}",
+                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "{folder}/server-state",
+                "RAY_AUTH_MODE": "disabled",
                 "RAY_USAGE_STATS_ENABLED": "0",
             },
         ),

@@ -67,13 +67,14 @@ def running(peer: Peer, bin_folder: Path | None, models: Sequence[Model], folder
 
 
 def environment_of(peer: Peer, place: Place) -> dict[str, str]:
-    """The variables that a server is started with."""
+    """The variables that a server is started with; it may keep what it compiles, as everybody's does."""
     env = os.environ | {"PATH": f"{place.bin}{os.pathsep}{os.environ['PATH']}"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     if not peer.ours:
         served = [{"name": model.name, "file": str(model.file), "shape": model.row.shape} for model in place.models]
         env |= {"PYTHONPATH": str(ROOT), "BENCH_MODELS": json.dumps(served), "BENCH_FOLDER": str(place.folder)}
         env |= {f"BENCH_{protocol.upper()}_PORT": str(number) for protocol, number in place.ports.items()}
-    return env | dict(peer.env)
+    return env | {name: value.format(folder=place.folder) for name, value in peer.env.items()}
 
 
 @contextmanager

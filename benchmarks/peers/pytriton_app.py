@@ -38,7 +38,7 @@ def main() -> None:
         allow_metrics=False,
         log_verbose=0,
     )
-    with Triton(config=config, workspace=os.environ["BENCH_FOLDER"]) as triton:
+    with Triton(config=config, workspace=f"{os.environ['BENCH_FOLDER']}/workspace") as triton:
         for name, model in models().items():
             triton.bind(
                 model_name=name,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import tempfile
 from typing import Any
 
 import grpc
@@ -62,25 +61,27 @@ def add_service(servicer: Any, server: grpc.Server) -> None:
 def main() -> None:
     """Serve until a signal comes."""
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
-    # Its sockets' paths must be short.
     ray.init(
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=tempfile.mkdtemp(prefix="ray-", dir=os.environ["BENCH_FOLDER"]),
+        _temp_dir=os.environ["BENCH_FOLDER"],
     )
     grpc_options = {"port": port("grpc"), "grpc_servicer_functions": [f"{__spec__.name}.add_service"]}
     serve.start(http_options={"host": HOST, "port": port("http")}, grpc_options=grpc_options, logging_config=quiet)
-    for name, model in models().items():
-        deployment = serve.deployment(
-            name=name,
-            num_replicas=REPLICAS,
-            max_ongoing_requests=MAX_UNDER_WAY,
-            # The share of a core that Ray sets aside, not one that it keeps to.
-            ray_actor_options={"num_cpus": 0.1},
-            logging_config=quiet,
-        )(Model)
-        serve.run(deployment.bind(model), name=name, route_prefix=f"/{name}")
+    deployment = serve.deployment(
+        num_replicas=REPLICAS,
+        max_ongoing_requests=MAX_UNDER_WAY,
+        # The share of a core that Ray sets aside, not one that it keeps to.
+        ray_actor_options={"num_cpus": 0.1},
+        logging_config=quiet,
+    )(Model)
+    serve.run_many(
+        [
+            serve.RunTarget(deployment.bind(model), name=name, route_prefix=f"/{name}")
+            for name, model in models().items()
+        ]
+    )
     signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
