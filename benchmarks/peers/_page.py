@@ -19,12 +19,12 @@ page is written by the benchmark itself; no figure comes from elsewhere.
 {machine}
 
 One row a request, asked again as soon as it is answered, so many at once as stated. The load comes from wrk over HTTP
-and from h2load over gRPC, each on one thread with a connection for each request in flight; it shares the cores with the
-server. Only one server is up at a time: started, asked until it answers both models rightly, warmed up, loaded at every
-level from the lowest, checked again, weighed, ended. A round is all of them, and each round starts with another. Medians
-of {rounds} rounds of {duration_s} s at each level. wrk's percentiles allow for requests that a stalled server kept from
-being sent, h2load's do not. Memory is that of all of a server's processes after the load, pages that several share count
-once; the cold start runs from the command to the first right answers, with files in the page cache.
+and from h2load over gRPC, each on one thread with a connection for each request in flight; it shares the cores with
+the server. Only one server is up at a time: started, asked until it answers both models rightly, warmed up, loaded at
+every level from the lowest, checked again, weighed, ended. A round is all of them, and each round starts with another.
+Medians of {rounds} rounds of {duration_s} s at each level. wrk's percentiles allow for requests that a stalled server
+kept from being sent, h2load's do not. Memory is that of all of a server's processes after the load, pages that several
+share count once; the cold start runs from the command to the first right answers, with files in the page cache.
 
 The CNN has the architecture of `digits_cnn` (28×28 pixels, 3 136 bytes a row), the MLP 100-64-32-10 (400 bytes); ten
 floats come back. ONNX Runtime {onnxruntime} runs them with one thread everywhere. The answers are compared with ONNX
