@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), help="servers")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--levels", nargs="+", type=int, default=list(LEVELS), help="requests in flight")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--duration", type=int, default=2, help="seconds a measurement")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write this page, and the plot beside it")
     parser.add_argument("--document", type=Path, metavar="JSON", help="measure nothing: take what a run has printed")
@@ -72,7 +72,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         try:
             document = measure(options)
-        except BenchError as exc:
+        except (BenchError, InstallError) as exc:
             parser.exit(2, f"{exc}\n")
     found = verdicts(medians([Timing(**item) for item in document["timings"]]))
     print_tables(document)
@@ -150,7 +150,7 @@ def environments(peers: Sequence[Peer], failures: dict[str, str]) -> dict[str, P
             bins[peer.packages] = environment(peer.packages, HERE / f"{peer.packages}-requirements.txt").parent
         except InstallError as exc:
             print(exc, file=sys.stderr)
-            failures[peer.name] = f"it cannot be installed: {exc}"
+            failures[peer.name] = "it cannot be installed"
     return bins
 
 
@@ -172,7 +172,7 @@ def one(
     folder: Path,
 ) -> tuple[list[Timing], Start]:
     """One server in one round: both models at every level, from the lowest, as some stay slow after much load."""
-    place = folder / f"{peer.name}-{turn}"
+    place = folder / f"{list(PEERS).index(peer.name)}-{turn}"
     timings = []
     with running(peer, bin_folder, models, place) as server:
         for protocol, side in server.sides.items():

@@ -90,33 +90,44 @@ def _bentoml(place: Place) -> list[str]:
     return [str(place.bin / "python"), "-m", "bentoml", "serve", "benchmarks.peers.bentoml_app:Models", *flags]
 
 
-def _mlserver(place: Place) -> list[str]:
-    settings = {
-        "host": HOST,
-        "http_port": place.ports["http"],
-        "grpc_port": place.ports["grpc"],
-        "parallel_workers": 0,
-        "debug": False,
-        "gzip_enabled": False,
-        "metrics_endpoint": None,
-    }
-    folder = place.folder / "mlserver"
-    folder.mkdir()
-    (folder / "settings.json").write_text(json.dumps(settings))
-    for model in place.models:
-        runtime = "benchmarks.peers.mlserver_app.Runtime"
-        about = {
-            "name": model.name,
-            "implementation": runtime,
-            "max_batch_size": MAX_BATCH_SIZE,
-            "max_batch_time": 0.001,
+def _mlserver(batching: Mapping[str, float]) -> Callable[[Place], Sequence[str]]:
+    def command(place: Place) -> list[str]:
+        settings = {
+            "host": HOST,
+            "http_port": place.ports["http"],
+            "grpc_port": place.ports["grpc"],
+            "parallel_workers": 0,
+            "debug": False,
+            "gzip_enabled": False,
+            "metrics_endpoint": None,
         }
-        (folder / model.name).mkdir()
-        (folder / model.name / "model-settings.json").write_text(json.dumps(about))
-    return [str(place.bin / "python"), "-c", "from mlserver.cli import main; main()", "start", str(folder)]
+        folder = place.folder / "mlserver"
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps(settings))
+        for model in place.models:
+            about = {"name": model.name, "implementation": "benchmarks.peers.mlserver_app.Runtime", **batching}
+            (folder / model.name).mkdir()
+            (folder / model.name / "model-settings.json").write_text(json.dumps(about))
+        return [str(place.bin / "python"), "-c", "from mlserver.cli import main; main()", "start", str(folder)]
+
+    return command
 
 
 _TRITON = {"http": triton_call, "grpc": _calls.triton_grpc}
+_MLSERVER = {"http": _calls.mlserver, "grpc": _calls.triton_grpc}
+_RAY = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # A socket's path may have no more than 97 characters, and Ray puts in a folder with a long name.
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "{folder}/h.sock",
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "{folder}/haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "{folder}",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "{folder}/server-state",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 _UVICORN = "uvloop, httptools, no access log, no extra headers; raw bytes; the model runs on the event loop"
 
 PEERS: Mapping[str, Peer] = {
@@ -143,7 +154,7 @@ PEERS: Mapping[str, Peer] = {
             "litserve",
             "LitServe",
             "`fast_queue`, 2 workers and 2 API servers, uvloop, httptools, no access log; raw bytes; no batching: with "
-            "it (one worker, 5 ms) it was slower at 1 and 16 in flight and no faster at 64",
+            "it (one worker, 5 ms) it was slower at 1 and 16 in flight and hardly faster at 64",
             _module("litserve_app"),
             {"http": _calls.raw},
             "litserve",
@@ -152,7 +163,7 @@ PEERS: Mapping[str, Peer] = {
             "bentoml",
             "BentoML",
             "2 workers, metrics and access log off; `async` methods, on the event loop; base64 in JSON; not batchable: "
-            "that was slower",
+            "that was slower at 1 in flight, and faster at 16 or 64 only by chance",
             _bentoml,
             {"http": _calls.bentoml},
             "bentoml",
@@ -161,32 +172,37 @@ PEERS: Mapping[str, Peer] = {
         Peer(
             "mlserver",
             "MLServer",
-            "no parallel workers, batches of at most 64 after at most 1 ms; debug, gzip and metrics off; base64 in a "
-            "BYTES tensor over HTTP, raw FP32 over gRPC",
-            _mlserver,
-            {"http": _calls.mlserver, "grpc": _calls.triton_grpc},
+            "no parallel workers; debug, gzip and metrics off; base64 in a BYTES tensor over HTTP, raw FP32 over gRPC",
+            _mlserver({}),
+            _MLSERVER,
+            "mlserver",
+        ),
+        Peer(
+            "mlserver_batching",
+            "MLServer, batching",
+            "the same with batches of at most 64 after at most 1 ms",
+            _mlserver({"max_batch_size": MAX_BATCH_SIZE, "max_batch_time": 0.001}),
+            _MLSERVER,
             "mlserver",
         ),
         Peer(
             "ray",
             "Ray Serve",
-            "throughput-optimised, HAProxy mode with 2 threads; 2 replicas of each model, `@serve.batch` of at most 64 "
-            "after at most 1 ms; access log off; raw bytes",
+            "throughput-optimised, HAProxy mode with 2 threads, metrics and access log off; 2 replicas of each model, "
+            "`@serve.batch` of at most 64 of what waits; raw bytes",
+            _module("ray_app"),
+            {"http": _calls.raw},
+            "ray",
+            _RAY | {"BENCH_BATCH_WAIT_S": "0"},
+        ),
+        Peer(
+            "ray_waiting",
+            "Ray Serve, waiting",
+            "the same, for which requests wait for at most 1 ms",
             _module("ray_app"),
             {"http": _calls.raw, "grpc": _calls.ray_grpc},
             "ray",
-            {
-                "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-                "RAY_SERVE_ENABLE_HA_PROXY": "1",
-                "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-                "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "{folder}/haproxy.cfg",
-                "RAY_SERVE_HAPROXY_SOCKET_PATH": "{folder}/h.sock",
-                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "{folder}",
-                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "{folder}/server-state",
-                "RAY_AUTH_MODE": "disabled",
-                "RAY_USAGE_STATS_ENABLED": "0",
-            },
+            _RAY | {"BENCH_BATCH_WAIT_S": "0.001"},
         ),
         Peer(
             "pytriton",

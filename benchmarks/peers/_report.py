@@ -48,7 +48,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Cell:
-    """One server at one level: medians of the rounds, and the errors of all."""
+    """One server at one level: medians of the rounds, and the errors of all; without an answer, no requests/s."""
 
     requests_per_s: float
     p50_ms: float
@@ -58,6 +58,8 @@ class Cell:
     def __str__(self) -> str:
         """As in ``12 345 · 1.20 / 3.40``, with the errors if there are any."""
         errors = f" · {self.errors} errors" if self.errors else ""
+        if not self.requests_per_s:
+            return f"–{errors}"
         return f"{_thousands(self.requests_per_s)} · {_ms(self.p50_ms)} / {_ms(self.p99_ms)}{errors}"
 
 
@@ -104,7 +106,7 @@ def verdicts(table: Table) -> list[Verdict]:
         others = {
             other: cell
             for (*where, other), cell in table.items()
-            if where == [protocol, model, level] and not PEERS[other].ours
+            if where == [protocol, model, level] and not PEERS[other].ours and cell.requests_per_s
         }
         if name != OURS or not others:
             continue
@@ -175,13 +177,17 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
             for name in names:
                 found = {level: table.get(("http", model, level, name)) for level in document["levels"]}
                 points = [(level, cell) for level, cell in found.items() if cell]
-                ours = PEERS[name].ours
+                peer = PEERS[name]
+                # One colour for each package, and the second setting of the same one dotted.
+                alike = [other for other in names if PEERS[other].packages == peer.packages]
+                colour = list(dict.fromkeys(PEERS[other].packages for other in names)).index(peer.packages)
                 axes.plot(
                     [level for level, _ in points],
                     [getattr(cell, measure) for _, cell in points],
-                    "o-" if ours else "o--",
-                    label=PEERS[name].title,
-                    linewidth=2.5 if ours else 1.2,
+                    "o-" if name == alike[0] else "o:",
+                    color=f"C{colour}",
+                    label=peer.title,
+                    linewidth=2.5 if peer.ours else 1.2,
                     markersize=4,
                 )
             axes.set(xscale="log", yscale="log", xlabel="in flight", ylabel=label, title=f"{model.upper()}, HTTP")

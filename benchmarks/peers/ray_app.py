@@ -20,7 +20,7 @@ from starlette.requests import Request  # type: ignore[import-not-found, unused-
 from starlette.responses import Response  # type: ignore[import-not-found, unused-ignore]
 
 REPLICAS = 2
-BATCH_WAIT_S = 0.001
+BATCH_WAIT_S = float(os.environ["BENCH_BATCH_WAIT_S"])
 # As many as come: what waits in a replica can be batched, what waits outside cannot.
 MAX_UNDER_WAY = 512
 OBJECT_STORE_BYTES = 80_000_000
