@@ -30,6 +30,7 @@ COMMANDS = (
     "verify",
     "load",
     "compare",
+    "tune",
 )
 
 

@@ -9,13 +9,18 @@ from ._plan import Stage
 from ._report import write_report
 from ._result import Level, LoadReport, LoadResult, Second, StageResult
 from ._run import join_run, run_suite
+from ._space import Knobs
 from ._suites import SUITES
+from ._trial import Trial
+from ._tune import parse_budget, tune
+from ._tuned import TuneResult, apply
 
 __all__ = [
     "SUITES",
     "Comparison",
     "Difference",
     "Figures",
+    "Knobs",
     "Level",
     "LoadError",
     "LoadReport",
@@ -23,10 +28,15 @@ __all__ = [
     "Second",
     "Stage",
     "StageResult",
+    "Trial",
+    "TuneResult",
     "Verdict",
     "Work",
+    "apply",
     "compare_reports",
     "join_run",
+    "parse_budget",
     "run_suite",
+    "tune",
     "write_report",
 ]

@@ -1,0 +1,377 @@
+"""The tuner: which config serves a model best on this machine, under real load and with checked answers."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tritium.client import InputError, TritiumError
+from tritium.repository import Repository, has_manifest, opened
+
+from ._figures import Figures
+from ._objectives import Objective, parse_objectives
+from ._proposals import Proposals
+from ._rig import Rig, Sample
+from ._space import Knobs, configured, knobs_of, simplicity, space_of
+from ._trial import FAILED, MEASURED, STOPPED, Trial, deviation, hopeless, margin, verdicts
+from ._tuned import BETTER, INTERRUPTED, KEEP, MISSED, TuneResult
+
+DEFAULT_BUDGET_S = 300.0
+# Blocks of a trial; of the current choice some more, because what is known of the noise at first is from those.
+_BLOCKS = 4
+_FIRST_BLOCKS = 6
+# A block has so many answers at least, within reason: a percentile and a rate of fewer say little.
+_ANSWERS = 200
+_BLOCK_S = (0.5, 3.0)
+_FINALISTS = 3
+# Each finalist is loaded once a round, for so many blocks. There are as many rounds as it takes for the noise to be
+# small, within the budget and these.
+_ROUNDS = (3, 10)
+_BLOCKS_A_ROUND = 2
+_SMALL_NOISE = 0.05
+# What of the budget is kept for the finals.
+_FINALS_SHARE, _FINALS_S = 0.35, 40.0
+# However much noise there is, a choice that is worse by more than this is no equal.
+_EQUAL = 0.05
+_NOTHING_WRONG = "errors=0, wrong=0"
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+
+
+class Measuring(Protocol):
+    """What the search asks of a :class:`Rig`."""
+
+    model: str
+    config: ModelConfig
+    block_s: float
+
+    @property
+    def backend(self) -> str:
+        """What runs the model."""
+
+    def load(self, knobs: Knobs) -> None:
+        """Try another choice from now on."""
+
+    def block(self, *, still: bool = False) -> Sample:
+        """Measure it, or what stays as it is."""
+
+    def verify(self) -> Sequence[Any]:
+        """What the golden cases say of the choice."""
+
+    def findings(self) -> Sequence[Any]:
+        """What lint says of it."""
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+def parse_budget(text: str) -> float:
+    """Seconds, from a text such as ``90s``, ``10m`` or ``1h30m``.
+
+    Raises:
+        InputError: it is no such text, or no time at all.
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    budget_s = hours * 3600 + minutes * 60 + seconds
+    if not budget_s:
+        hint = f". Did you mean '{text}s' or '{text}m'?" if re.fullmatch(r"\d+(\.\d+)?", text) else ""
+        raise InputError(f"A budget is a time with its unit, as in '90s', '10m' or '1h30m', got {text!r} instead{hint}")
+    return budget_s
+
+
+def tune(
+    model: str,
+    *,
+    repository: str | Path | Repository,
+    objectives: str = "",
+    budget_s: float | None = None,
+    trials: int | None = None,
+    users: int = 16,
+    onnx_backend: str = "auto",
+    seed: int = 0,
+    progress: Callable[[str], object] = _silent,
+) -> TuneResult:
+    """Find the config that serves a model best on this machine. The repository is only read: :func:`apply` writes.
+
+    Instances, the runtime's threads, the largest batch, and how long a batch may wait are chosen by Optuna's sampler;
+    where there is a GPU, also CUDA, TensorRT and its precision. Each choice is loaded into a server of the tuner's own
+    and measured with golden cases in short blocks, by turns with the current config, until it is clear that it is not
+    the best. The best few are then measured again, in turns. Ctrl-C ends it early, with the best so far.
+
+    Args:
+        model: its name.
+        repository: where it is.
+        objectives: what must be reached, as in ``p99<25ms``; among the choices that do, the one with the most right
+            answers a second is the best. Without any, it is so of all.
+        budget_s: seconds that it may take; 300 by default, or as long as it takes where `trials` is given. The finals
+            are never left out, and make it a few seconds more where the budget is short.
+        trials: most choices to try, the current one included.
+        users: requests of one golden case that are under way at once (closed loop).
+        onnx_backend: as for :class:`TritonServer`: ``native``, ``python`` or ``auto``.
+        seed: of the sampler.
+        progress: is told what is being done.
+
+    Returns:
+        The winner, why, and every trial.
+
+    Raises:
+        InputError: an argument cannot be used, or the model has nothing to tune or no golden cases.
+        MissingExtraError: Optuna is not installed.
+        TritiumError: the server does not start, or the model does not answer as it is.
+    """
+    source = opened(repository)
+    config = source.config(model)
+    for what, number in (("trials", trials), ("users", users)):
+        if number is not None and number < 1:
+            raise InputError(f"The '{what}' parameter of tune must be 1 or more, got {number} instead")
+    if budget_s is not None and not 0 < budget_s < math.inf:
+        raise InputError(f"The 'budget_s' parameter of tune must be more than 0, got {budget_s:g} instead")
+    if not has_manifest(source, model):
+        raise InputError(f"{model} has no golden cases, so nobody could tell a right answer; `tritium add` makes them")
+    goals = parse_objectives(objectives or _NOTHING_WRONG)
+    # What cannot be judged is said here, and not after the first measurement.
+    verdicts(goals, [Figures(duration_s=1.0)], model)
+    cores = len(os.sched_getaffinity(0))
+    space = space_of(config, users=users, cores=cores, gpus=_gpus())
+    proposals = Proposals(space, space.seeds(knobs_of(config), cores), seed=seed)
+    limit_s = budget_s if budget_s is not None else DEFAULT_BUDGET_S if trials is None else math.inf
+    with Rig(source, model, users=users, onnx_backend=onnx_backend) as rig:
+        return search(
+            rig,
+            proposals,
+            goals,
+            space=len(space.points()),
+            users=users,
+            objectives=objectives,
+            budget_s=limit_s,
+            trials=trials,
+            progress=progress,
+        )
+
+
+def search(
+    rig: Measuring,
+    proposals: Proposals,
+    goals: Sequence[Objective],
+    *,
+    space: int,
+    users: int,
+    objectives: str = "",
+    budget_s: float = math.inf,
+    trials: int | None = None,
+    progress: Callable[[str], object] = _silent,
+    clock: Callable[[], float] = time.monotonic,
+) -> TuneResult:
+    """What :func:`tune` does once there is something to measure with.
+
+    Raises:
+        TritiumError: the current choice does not answer right.
+    """
+    began_s = clock()
+    ends_s = began_s + budget_s - min(_FINALS_SHARE * budget_s, _FINALS_S)
+    tried: list[Trial] = []
+    finals: list[Trial] = []
+    interrupted = False
+    try:
+        for knobs in proposals:
+            trial = _measured(rig, len(tried), knobs, goals, tried)
+            tried.append(trial)
+            proposals.tell(trial)
+            progress(_line(trial))
+            if clock() >= ends_s or len(tried) == trials:
+                break
+        finals = _finals(rig, goals, tried, began_s + budget_s, progress, clock)
+    except KeyboardInterrupt:
+        if not tried:
+            raise
+        interrupted = True
+    if interrupted:
+        noise = margin(deviation(tried), _BLOCKS, _BLOCKS)
+        best = max(tried, key=lambda trial: trial.rank)
+        verdict, reason = INTERRUPTED, f"It was interrupted; the best of {len(tried)} so far is {best.knobs}"
+    else:
+        noise = _noise(tried, finals)
+        best, verdict, reason = decide(finals, noise)
+    return TuneResult(
+        model=rig.model,
+        backend=rig.backend,
+        users=users,
+        objectives=objectives,
+        space=space,
+        trials=tuple(tried),
+        finals=() if interrupted else tuple(finals),
+        noise=noise,
+        winner=best.knobs,
+        verdict=verdict,
+        reason=reason,
+        verdicts=tuple(verdicts(goals, best.blocks, rig.model)),
+        before=rig.config,
+        after=configured(rig.config, best.knobs),
+        duration_s=clock() - began_s,
+    )
+
+
+def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
+    """Which choice to take, and why. Pure.
+
+    Args:
+        finals: the current choice, and then those that may be better.
+        noise: what two of them differ by through chance alone, as a part of their gain.
+
+    Returns:
+        The choice, the verdict, and the reason in words.
+    """
+    current = finals[0]
+    feasible = [trial for trial in finals if trial.feasible]
+    if not feasible:
+        best = max(finals, key=lambda trial: trial.rank)
+        return best, MISSED, f"No choice meets the objectives; {best.knobs} misses them by the least"
+    most = max(trial.gain for trial in feasible)
+    # Figures within the noise say nothing about which is better, so what is simpler is.
+    equals = [trial for trial in feasible if trial.gain >= most * (1 - min(noise, _EQUAL))]
+    if current.feasible and most <= 1 + noise:
+        return (
+            current,
+            KEEP,
+            f"Keep what you have: nothing has more than {most:.2f} times its throughput, and the noise is ±{noise:.0%}",
+        )
+    best = min(equals, key=lambda trial: simplicity(trial.knobs, current.knobs))
+    meets = "" if current.feasible else "It meets the objectives, which the current config does not. "
+    refused = (
+        f" Requests of more than {best.knobs.max_batch} rows will be refused, as those of more than "
+        f"{current.knobs.max_batch} are now."
+        if best.knobs.max_batch < current.knobs.max_batch
+        else ""
+    )
+    return (
+        best,
+        BETTER,
+        f"{meets}{best.gain:.2f} times the throughput of the current config (noise ±{noise:.0%}), p99 "
+        f"{current.p99_ms:.3g} → {best.p99_ms:.3g} ms: {', '.join(current.knobs.differences(best.knobs))}.{refused}",
+    )
+
+
+def _measured(rig: Measuring, number: int, knobs: Knobs, goals: Sequence[Objective], tried: Sequence[Trial]) -> Trial:
+    """A trial: blocks by turns with the current choice, until it is clear that it is not the best."""
+    trial = Trial(number=number, knobs=knobs)
+    try:
+        rig.load(knobs)
+    except TritiumError as exc:
+        if not tried:
+            raise
+        return replace(trial, state=FAILED, reason=_first_line(exc))
+    if not tried:
+        # How many answers a block has is known only now.
+        rate = rig.block().figures.requests_per_s
+        rig.block_s = min(max(_ANSWERS / max(rate, 1e-9), _BLOCK_S[0]), _BLOCK_S[1])
+    best = max((one for one in tried if one.state == MEASURED), key=lambda one: one.rank, default=None)
+    sigma = deviation(tried)
+    for _ in range(_BLOCKS if tried else _FIRST_BLOCKS):
+        trial, wrong = _with_block(rig, trial, goals)
+        if wrong:
+            if not tried:
+                raise InputError(f"{rig.model} does not answer right as it is: {wrong}. `tritium verify` says more")
+            return replace(trial, state=FAILED, reason=wrong)
+        if reason := hopeless(trial, best, sigma):
+            return replace(trial, state=STOPPED, reason=reason)
+    return trial
+
+
+def _finals(
+    rig: Measuring,
+    goals: Sequence[Objective],
+    tried: Sequence[Trial],
+    ends_s: float,
+    progress: Callable[[str], object],
+    clock: Callable[[], float],
+) -> list[Trial]:
+    """The current choice and the best others, measured again in turns. It is first seen to that each may win."""
+    by_rank = sorted((trial for trial in tried[1:] if trial.state == MEASURED), key=lambda trial: trial.rank)
+    playing: list[Trial] = []
+    while by_rank and len(playing) < _FINALISTS:
+        trial = by_rank.pop()
+        if refused := _refused(rig, trial.knobs):
+            progress(f"{trial.knobs} is out: {refused}")
+        else:
+            playing.append(replace(trial, blocks=(), beside=(), misses=()))
+    progress(f"finals: {len(playing)} and the current config in turns" if playing else "finals: nobody to play against")
+    fewest, most = _ROUNDS
+    still: list[Figures] = []
+    for number in range(most):
+        if number >= fewest and (clock() >= ends_s or _noise(tried, [tried[0], *playing]) <= _SMALL_NOISE):
+            break
+        # Whoever comes first in a round does not always do so.
+        for place in [(number + shift) % len(playing) for shift in range(len(playing))]:
+            if playing[place].state == FAILED:
+                continue
+            rig.load(playing[place].knobs)
+            for _ in range(_BLOCKS_A_ROUND):
+                playing[place], wrong = _with_block(rig, playing[place], goals)
+                if wrong:
+                    playing[place] = replace(playing[place], state=FAILED, reason=wrong)
+                    break
+        still += [figures for trial in playing for figures in trial.beside[-_BLOCKS_A_ROUND:]]
+    whole = tuple(still) or tried[0].blocks
+    current = replace(tried[0], blocks=whole, beside=whole).judged(goals, rig.model)
+    return [current, *(trial for trial in playing if trial.state != FAILED)]
+
+
+def _noise(tried: Sequence[Trial], finals: Sequence[Trial]) -> float:
+    """What the gains of two finalists differ by through chance alone. The current choice, always 1, is left out."""
+    others = [trial for trial in finals[1:] if trial.blocks]
+    blocks = min((len(trial.blocks) for trial in others), default=_BLOCKS)
+    return margin(deviation([*tried, *others]), blocks, blocks)
+
+
+def _with_block(rig: Measuring, trial: Trial, goals: Sequence[Objective]) -> tuple[Trial, str]:
+    """A trial with one more block; and what was wrong, where something was that no objective allows for."""
+    still, mine = rig.block(still=True), rig.block()
+    more = replace(trial, blocks=(*trial.blocks, mine.figures), beside=(*trial.beside, still.figures)).judged(
+        goals, rig.model
+    )
+    # What the server refuses, or is late with, is what objectives are about; a wrong answer is worth nothing.
+    if mine.figures.wrong or mine.figures.failed:
+        return more, "; ".join(list(mine.errors)[:2]) or "answers are wrong"
+    return more, ""
+
+
+def _refused(rig: Measuring, knobs: Knobs) -> str:
+    """Why a choice must not win; empty if it may."""
+    try:
+        rig.load(knobs)
+        wrong = [str(verdict) for verdict in rig.verify() if not verdict.ok]
+    except TritiumError as exc:
+        return _first_line(exc)
+    found = [f"lint {finding.code}: {finding.message}" for finding in rig.findings()]
+    return "; ".join([*wrong, *found])
+
+
+def _line(trial: Trial) -> str:
+    figures = f"{trial.gain:5.2f} ×  {trial.requests_per_s:7.0f}/s  p99 {trial.p99_ms:6.2f} ms" if trial.blocks else ""
+    notes = [] if trial.state == MEASURED else [trial.state if trial.state == STOPPED else f"failed: {trial.reason}"]
+    notes += ["misses an objective"] if trial.state == MEASURED and not trial.feasible else []
+    return "  ".join(part for part in (f"{trial.number:3d}", figures, str(trial.knobs), *notes) if part)
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0]
+
+
+def _gpus() -> int:
+    """How many GPUs ONNX Runtime would use: none without its CUDA provider."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return 0
+    found = Path("/proc/driver/nvidia/gpus")
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return len(list(found.iterdir())) if has_cuda and found.is_dir() else 0
