@@ -76,6 +76,7 @@ def test_the_commands_are_these() -> None:
         "verify",
         "load",
         "compare",
+        "tune",
     )
     assert [" ".join(path) for path in ALL_COMMANDS] == [
         "doctor",
@@ -100,6 +101,7 @@ def test_the_commands_are_these() -> None:
         "verify",
         "load",
         "compare",
+        "tune",
     ]
 
 
@@ -217,6 +219,9 @@ ERRORS = [
         "InputError",
         "no model repository at /nonexistent/models",
     ),
+    (["tune", "digits_mlp", "--budget", "10"], 2, "InputError", "Did you mean '10s' or '10m'"),
+    (["tune", "digits_mlp", "--repository", "{repository}", "--slo", "p98<1ms"], 2, "InputError", "there are p50"),
+    (["tune", "digits_mlq", "--repository", "{repository}"], 2, "InputError", "Did you mean 'digits_mlp'"),
     (["load", "smok"], 2, "InputError", "no suite 'smok'; there are smoke"),
     (["load", "smoke", "--users", "0"], 2, "InputError", "1 user or more"),
     (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._shared import json_option, print_json, print_table, reload_running, repository_option, say, tell_how_to_serve
+from ._shared import json_option, print_json, print_table, repository_option, say, tell_how_to_serve
 
 if TYPE_CHECKING:
     from tritium.loadtest import TuneResult
@@ -81,8 +81,6 @@ def command(
         _print(found)
     if kept is not None:
         say(f"wrote {repository / model / 'config.pbtxt'}; the old one is {kept}")
-        for url in reload_running(repository, model):
-            say(f"reloaded at {url}")
         tell_how_to_serve(repository, [model])
     elif found.verdict == "better":
         say("nothing was written; --apply does that")

@@ -172,7 +172,8 @@ def hopeless(trial: Trial, best: Trial | None, sigma: float) -> str:
     if best is None:
         return ""
     leeway = margin(sigma, len(trial.blocks), len(best.blocks))
-    if trial.feasible >= best.feasible and trial.gain * (1 + leeway) < best.gain:
+    # As long as nothing meets the objectives, it is not throughput that is looked for.
+    if best.feasible and trial.gain * (1 + leeway) < best.gain:
         return f"{trial.gain:.2f} times the current throughput, and {best.gain:.2f} has been seen"
     # An objective that noise alone can make good is none to stop at; half as much again is beyond most.
     if best.feasible and max(trial.misses, default=0.0) > max(0.5, leeway):

@@ -151,7 +151,7 @@ def apply(result: TuneResult, repository: str | Path | Repository) -> Path:
     repository = opened(repository)
     if repository.config(result.model) != result.before:
         raise RepositoryError(
-            f"The config of {result.model} was changed while it was tuned, and the figures are of the old one. Tune again"
+            f"The config of {result.model} was changed while it was tuned, so it was another. Tune it again"
         )
     folder = repository.model_folder(result.model)
     try:
