@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CXX_FILES := $(wildcard server/tritium/server/backends/onnxruntime/native/*.* tests/server/fuzz/*.cc)
 
-.PHONY: installed demo test models lint format bench bench-client bench-export bench-loadtest bench-memory bench-serving bench-startup conformance fuzz mutations clean
+.PHONY: installed demo test models lint format bench bench-client bench-export bench-loadtest bench-memory bench-serving bench-startup bench-tuner conformance fuzz mutations clean
 
 installed: $(INSTALLED)
 
@@ -55,6 +55,9 @@ bench-serving: $(INSTALLED)
 
 bench-startup: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.startup
+
+bench-tuner: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.tuner $(ARGS)
 
 # WRITE=docs/conformance.md writes the page anew.
 conformance: $(INSTALLED)
