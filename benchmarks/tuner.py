@@ -3,7 +3,7 @@
 For each model every choice is measured in several rounds, each time right beside the current config, so that what the
 machine does meanwhile falls out. The tuner then gets a quarter as many trials. In the end its winner and the grid's
 best are measured in turns, because the best of sixty noisy figures is better on paper than in truth; the ratio of those
-two counts. Prints a table on standard error and one JSON document on standard output; exit code 1 if a target is missed.
+two counts. Prints a table on standard error and JSON on standard output; exit code 1 if the target is missed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _measured(repository: Repository, model: str, arguments: argparse.Namespace)
     on_grid = next(trial for trial in grid if trial.knobs == tuned.winner)
     with Rig(repository, model, users=USERS) as rig:
         duel = _grid(rig, list(dict.fromkeys((tuned.winner, best.knobs))), arguments.turns, arguments.blocks, 0)
-    noise = margin(deviation(duel), len(duel[0].blocks), len(duel[-1].blocks))
+    noise = margin(deviation(duel), len(duel[0].gains), len(duel[-1].gains))
     ratio = duel[0].gain / duel[-1].gain
     return {
         "model": model,

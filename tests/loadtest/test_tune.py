@@ -213,6 +213,13 @@ class TestTrial:
         (goal,) = parse_objectives("p99<25ms")
         assert missed(goal, [figures(0, timed_out=3)], "m") == 1e3
 
+    def test_a_block_beside_a_stall_of_the_current_choice_says_nothing(self) -> None:
+        found = replace(trial([1.2, 1.3, 1.2]), beside=(figures(10_000), figures(0), figures(10_000)))
+        assert found.gains == pytest.approx([1.2, 1.2])
+        nothing = replace(trial([1.2]), beside=(figures(0),))
+        assert (nothing.gains, nothing.gain) == ([], 0.0)
+        assert hopeless(nothing, trial([1.5] * 4), 0.05) == ""
+
     def test_choices_that_meet_the_objectives_come_before_faster_ones_that_do_not(self) -> None:
         ordered = [
             trial([2.0], state=FAILED),

@@ -108,7 +108,6 @@ class Rig:
         still.name = self._still
         self._write(self._still, still)
         self._server = self._stack.enter_context(TritonServer(self._copy.path, onnx_backend=self._onnx_backend))
-        self._client = self._stack.enter_context(self._server.client(timeout_s=_TIMEOUT_S))
         self._sender = self._stack.enter_context(_Process(self._server.http_url, self._copy.path))
 
     @property
@@ -151,17 +150,22 @@ class Rig:
 
     def verify(self) -> list[Verdict]:
         """Send the golden cases to the choice, in batches as large as it allows."""
-        return list(verify_server(self._client, self._copy, [self.model]))
+        # A client of before knows another largest batch.
+        with self._server.client(timeout_s=_TIMEOUT_S) as client:
+            return list(verify_server(client, self._copy, [self.model]))
 
     def findings(self) -> list[Finding]:
         """What lint says of the choice, that it does not say of the model as it is."""
-        own = {(finding.code, finding.message) for finding in lint(self._source)}
+        serious = [finding for finding in lint(self._copy) if finding.severity != Severity.NOTE]
+        own = {
+            (finding.code, finding.message.replace(self._still, self.model))
+            for finding in serious
+            if self._still in finding.place.parts
+        }
         return [
             finding
-            for finding in lint(self._copy)
-            if finding.severity != Severity.NOTE
-            and (finding.code, finding.message) not in own
-            and self._still not in f"{finding.place}"
+            for finding in serious
+            if self._still not in finding.place.parts and (finding.code, finding.message) not in own
         ]
 
     def _write(self, model: str, config: ModelConfig) -> None:

@@ -52,14 +52,17 @@ class Trial:
 
     @property
     def gains(self) -> list[float]:
-        """Right answers a second as a multiple of the current choice's, block by block."""
+        """Right answers a second as a multiple of the current choice's, block by block.
+
+        Without those in which the current one gave no answer at all: the server stalled, and that says nothing.
+        """
         pairs = zip(self.blocks, self.beside, strict=True)
-        return [block.requests_per_s / max(still.requests_per_s, 1e-9) for block, still in pairs]
+        return [block.requests_per_s / still.requests_per_s for block, still in pairs if still.right]
 
     @property
     def gain(self) -> float:
         """Their median; 0 if there are none."""
-        return statistics.median(self.gains) if self.blocks else 0.0
+        return statistics.median(self.gains or [0.0])
 
     @property
     def requests_per_s(self) -> float:
@@ -169,9 +172,9 @@ def hopeless(trial: Trial, best: Trial | None, sigma: float) -> str:
         best: the best so far.
         sigma: of a block.
     """
-    if best is None:
+    if best is None or not trial.gains:
         return ""
-    leeway = margin(sigma, len(trial.blocks), len(best.blocks))
+    leeway = margin(sigma, len(trial.gains), len(best.gains))
     # As long as nothing meets the objectives, it is not throughput that is looked for.
     if best.feasible and trial.gain * (1 + leeway) < best.gain:
         return f"{trial.gain:.2f} times the current throughput, and {best.gain:.2f} has been seen"

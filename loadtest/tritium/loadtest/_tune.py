@@ -372,6 +372,8 @@ def _gpus() -> int:
         import onnxruntime
     except ImportError:
         return 0
-    found = Path("/proc/driver/nvidia/gpus")
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    return len(list(found.iterdir())) if has_cuda and found.is_dir() else 0
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return 0
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return 0
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
