@@ -17,6 +17,8 @@ MEASURED, STOPPED, FAILED = "measured", "stopped early", "failed"
 _OF_A_MEDIAN = math.sqrt(math.pi / 2)
 # The median absolute deviation of normal values, as a standard deviation.
 _OF_A_DEVIATION = 1.4826
+# Blocks of the current choice before and after one, which are as good to compare with as its own.
+_NEAR = 2
 # However quiet a machine is, its next hour may be another one.
 _LEAST_NOISE = 0.01
 # Nineteen of twenty.
@@ -54,10 +56,13 @@ class Trial:
     def gains(self) -> list[float]:
         """Right answers a second as a multiple of the current choice's, block by block.
 
-        Without those in which the current one gave no answer at all: the server stalled, and that says nothing.
+        Of the current choice it is the median of the five blocks nearest in time: a server may stall for a block, which
+        says nothing, and a machine does not become another one within seconds. Left out where it gave no answer at all.
         """
-        pairs = zip(self.blocks, self.beside, strict=True)
-        return [block.requests_per_s / still.requests_per_s for block, still in pairs if still.right]
+        rates = [still.requests_per_s for still in self.beside]
+        levels = [statistics.median(rates[max(place - _NEAR, 0) : place + _NEAR + 1]) for place in range(len(rates))]
+        pairs = zip(self.blocks, levels, strict=True)
+        return [block.requests_per_s / level for block, level in pairs if level]
 
     @property
     def gain(self) -> float:
@@ -172,11 +177,13 @@ def hopeless(trial: Trial, best: Trial | None, sigma: float) -> str:
         best: the best so far.
         sigma: of a block.
     """
-    if best is None or not trial.gains:
+    # One block alone may have been a stall; of two it is the better that counts, for the same reason.
+    if best is None or len(trial.gains) < 2:
         return ""
+    highest = statistics.median_high(trial.gains)
     leeway = margin(sigma, len(trial.gains), len(best.gains))
     # As long as nothing meets the objectives, it is not throughput that is looked for.
-    if best.feasible and trial.gain * (1 + leeway) < best.gain:
+    if best.feasible and highest * (1 + leeway) < best.gain:
         return f"{trial.gain:.2f} times the current throughput, and {best.gain:.2f} has been seen"
     # An objective that noise alone can make good is none to stop at; half as much again is beyond most.
     if best.feasible and max(trial.misses, default=0.0) > max(0.5, leeway):
