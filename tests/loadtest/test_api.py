@@ -9,13 +9,25 @@ import pytest
 
 import tritium.loadtest
 
-HEAVY = ("locust", "gevent", "geventhttpclient", "torch", "sklearn", "onnx", "onnxruntime")
+HEAVY = (
+    "bokeh",
+    "optuna",
+    "scipy",
+    "matplotlib",
+    "locust",
+    "gevent",
+    "geventhttpclient",
+    "torch",
+    "sklearn",
+    "onnx",
+    "onnxruntime",
+)
 
 
 def test_the_public_names_are_these_and_all_are_there() -> None:
-    names = ["SUITES", "Comparison", "Difference", "Figures", "Level", "LoadError", "LoadReport", "LoadResult"]
-    names += ["Second", "Stage", "StageResult", "Verdict", "Work"]
-    names += ["compare_reports", "join_run", "run_suite", "write_report"]
+    names = ["SUITES", "Comparison", "Difference", "Figures", "Knobs", "Level", "LoadError", "LoadReport", "LoadResult"]
+    names += ["Second", "Stage", "StageResult", "Trial", "TuneResult", "Verdict", "Work"]
+    names += ["apply", "compare_reports", "join_run", "parse_budget", "run_suite", "tune", "write_report"]
     assert tritium.loadtest.__all__ == names
     assert all(hasattr(tritium.loadtest, name) for name in names)
 

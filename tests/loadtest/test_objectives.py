@@ -76,6 +76,13 @@ def test_without_a_right_answer_no_promise_about_latency_is_kept() -> None:
     assert not verdict("p99<25ms", evidence(right=0, p99_ms=0.0))
 
 
+@pytest.mark.parametrize("text", ["errors=0", "rejected=0", "failed<1%", "p99<1s", "rps<5"])
+def test_where_nothing_was_asked_nothing_is_met(text: str) -> None:
+    nothing = evidence(requests=0, right=0, wrong=0, rejected=0, timed_out=0, failed=0)
+    (objective,) = parse_objectives(text)
+    assert str(objective.judge([nothing])) == f"{text}: NOT met, there were no requests"
+
+
 def test_a_verdict_says_what_was_measured() -> None:
     objectives = parse_objectives("p99<25ms, errors<0.1%, rps>500,, wrong=0,")
     assert [str(objective.judge([evidence()])) for objective in objectives] == [

@@ -97,7 +97,7 @@ def command(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Load a server, check every answer, and say whether it is good enough.
+    r"""Load a server, check every answer, judge.
 
     SUITE is one of:
 

@@ -80,9 +80,12 @@ class Objective:
             InputError: it is about a model or a server that these runs know nothing of.
         """
         found = self._found(runs)
+        if self.metric != _MEMORY and not any(figures.requests for figures in self._figures(runs)):
+            return Verdict(self.text, False, found, "there were no requests")
         # Without one right answer there is no latency, and no promise about it is kept.
-        nothing = self.metric in _LATENCIES and not any(figures.right for figures in self._figures(runs))
-        return Verdict(self.text, not nothing and _SIGNS[self.sign](found, self.value), found, self._shown(found))
+        if self.metric in _LATENCIES and not any(figures.right for figures in self._figures(runs)):
+            return Verdict(self.text, False, found, "there was no right answer")
+        return Verdict(self.text, _SIGNS[self.sign](found, self.value), found, self._shown(found))
 
     def _figures(self, runs: Sequence[Evidence]) -> list[Figures]:
         missing = [run for run in runs if self.model and self.model not in run.models]

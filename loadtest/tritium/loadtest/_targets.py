@@ -110,6 +110,9 @@ def _chaos(target: Target, supervisor: Supervisor) -> Iterator[None]:
             note(f"reloaded {model}")
 
     def disturb() -> None:
+        # Nothing of this before somebody asks: users begin by asking what the models are like.
+        while not over.wait(0.5) and not _asked(target.client):
+            pass
         acts = (kill, reload)
         turn = 0
         while not over.wait(_CHAOS_EVERY_S):
@@ -123,6 +126,13 @@ def _chaos(target: Target, supervisor: Supervisor) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _asked(client: Client) -> bool:
+    """Whether a server has answered anything yet."""
+    with suppress(TritiumError):
+        return any(int(item["inference_count"]) for item in client.statistics()["model_stats"])
+    return False
 
 
 def _copy_with_delay(repository: Repository, model: str, delay_us: int | None, folder: Path) -> None:
