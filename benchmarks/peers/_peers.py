@@ -137,7 +137,7 @@ PEERS: Mapping[str, Peer] = {
             OURS,
             "Tritium, native backend",
             "`tritium serve`, supervised, as it comes: one instance of each model, one thread, dynamic batching "
-            "without delay, batches of at most 64; no queue policy, as no peer has one",
+            "without delay, batches of at most 64",
             _tritium("native"),
             _TRITON,
         ),
