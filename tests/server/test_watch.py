@@ -278,6 +278,12 @@ def test_every_change_of_a_file_is_another_fingerprint_and_nothing_else_is(tmp_p
         (model / hidden).mkdir()
         (model / hidden / "file").touch()
     assert not changed()
+    (model / "nowhere").symlink_to(tmp_path / "nothing")
+    for loop in ("a", "b"):
+        (model / "1" / loop).symlink_to(model)
+    assert changed(), "links lead nowhere or back, and every other file is seen"
+    file.write_text("abc")
+    assert changed()
     shutil.rmtree(model)
     assert changed()
     assert seen[-1] == frozenset()

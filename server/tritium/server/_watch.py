@@ -126,9 +126,11 @@ def _stats(folder: str, prefix: str) -> Iterator[tuple[str, int, int, int]]:
             # Hidden is what is being published, or was retired; bytecode is written by whoever runs a model.
             if entry.name.startswith(".") or entry.name == "__pycache__":
                 continue
-            if entry.is_dir():
+            # A version may be a link to its folder. Further down a link might lead back up.
+            if entry.is_dir(follow_symlinks=not prefix):
                 yield f"{prefix}{entry.name}/", 0, 0, 0  # an ensemble's versions are empty
                 yield from _stats(entry.path, f"{prefix}{entry.name}/")
-            else:
+                continue
+            with suppress(OSError):  # a link that leads nowhere hides no other file
                 stat = entry.stat()
                 yield f"{prefix}{entry.name}", stat.st_ino, stat.st_mtime_ns, stat.st_size
