@@ -132,11 +132,24 @@ def test_a_config_that_changes_is_taken_over(watched: Watched, release: Release,
 
 
 def test_what_was_reloaded_by_hand_is_not_loaded_again(watched: Watched, release: Release) -> None:
-    with watched.supervisor._changing:  # the watch waits meanwhile
+    with watched.supervisor._changing:
         release(3)
+        wait_until(lambda: watched.looks[-1:] == [["scaler"]])  # the watch waits for its turn
         watched.supervisor.reload("scaler")
     watched.wait_for_looks()
     assert (watched.answer(), watched.reloads("done")) == (3, 1)
+
+
+def test_what_comes_when_triton_has_ended_is_served_once_there_is_one_again(watched: Watched, release: Release) -> None:
+    server = watched.supervisor.server
+    with watched.supervisor._changing:
+        release(4, "other")
+        server.kill()
+        assert server.wait(10) is not None
+        watched.supervisor._take_over("other")
+    wait_until(lambda: watched.reloads("done", "other") == 1)
+    assert watched.answer("other") == 4
+    assert watched.reloads("refused", "other") == 0
 
 
 def damaged(models: Path, good: Path) -> None:

@@ -195,7 +195,9 @@ class Supervisor:
 
     def _take_over(self, model: str) -> None:
         with self._changing:
-            if not self._stopping.is_set():
+            # By now it may have been reloaded by hand. A Triton that has ended says nothing of a model: the next look
+            # finds it once more.
+            if not self._stopping.is_set() and self.server.wait(0) is None and self._watch.is_new(model):
                 self._reload(model)
 
     def _refuse(self, model: str, exc: TritiumError) -> None:

@@ -81,6 +81,10 @@ class RepositoryWatch:
             if model in self._watched():
                 self._seen[model] = now
 
+    def is_new(self, model: str) -> bool:
+        """Whether the repository has something else of a model than what was last loaded, or refused."""
+        return self._seen.get(model) != self._fingerprint(model)
+
     def look(self) -> None:
         """See what changed, and have it taken over."""
         if next(self._looks) % _LOOKS_PER_REFRESH == 0:
