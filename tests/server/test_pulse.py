@@ -108,6 +108,10 @@ def health() -> Iterator[str]:
         server.shutdown()
 
 
+def test_a_model_that_there_is_not_is_refused_with_those_there_are(health: str) -> None:
+    assert ask(f"{health}/ready/modle") == (404, {"error": "There is no model 'modle'; there are model"})
+
+
 def test_a_reload_without_a_repository_is_answered(health: str) -> None:
     request = urllib.request.Request(f"{health}/models/model/reload", method="POST", headers={"tritium-admin": "s"})
     status, answer = ask(request)

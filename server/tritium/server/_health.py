@@ -65,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._ready(reports)
             case ["ready", name] if (model := unquote(name)) in reports:
                 self._ready({model: reports[model]})
+            case ["ready", name]:
+                self._answer(404, {"error": f"There is no model {unquote(name)!r}; there are {', '.join(reports)}"})
             case ["metrics"]:
                 self._send(200, "text/plain; version=0.0.4; charset=utf-8", self.server.states.metrics())
             case _:
