@@ -80,7 +80,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
 @pytest.fixture
 def held(shared: Held) -> Held:
     wait_until(shared.is_ready)
-    shared.supervisor._deaths.clear()
+    for model in shared.server.models:
+        shared.supervisor._deaths.forget(model)
     return shared
 
 

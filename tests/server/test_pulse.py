@@ -12,7 +12,7 @@ import pytest
 from tritium.server import ModelState
 from tritium.server._health import HealthServer
 from tritium.server._loop import keep_doing
-from tritium.server._pulse import Pulse
+from tritium.server._pulse import STRIKES, Deaths, Pulse
 from tritium.server._states import States
 from tritium.server._stubs import live_stubs, wanted_stubs
 
@@ -50,6 +50,17 @@ def test_what_has_not_answered_yet_starts_and_does_not_hang() -> None:
     assert not (pulse.answers or pulse.is_silent or pulse.hangs)
     pulse.beat(True, asked_s=100, now_s=100)
     assert pulse.answers
+
+
+def test_only_deaths_that_follow_each_other_soon_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaths, now = Deaths(), [0.0]
+    monkeypatch.setattr("tritium.server._pulse.time.monotonic", lambda: now[0])
+    for _ in range(2 * STRIKES):
+        assert not deaths.too_many("slowly")
+        now[0] += 40
+    assert [deaths.too_many("quickly") for _ in range(STRIKES)] == [*[False] * (STRIKES - 1), True]
+    deaths.forget("quickly")
+    assert not deaths.too_many("quickly")
 
 
 def test_a_program_whose_name_is_no_utf_8_is_passed_over() -> None:

@@ -31,6 +31,14 @@ from .conftest import DOUBLER_CONFIG, doubler, onnx_bytes, wait_until, who_shows
 # Named so that no instance's name tells its model.
 GROUPS = {"first": "workers", "second": "first_0"}
 MODELS = tuple(GROUPS)
+ENSEMBLE_CONFIG = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 2 }
+output { name: "y" data_type: TYPE_FP32 dims: 2 }
+ensemble_scheduling { step { model_name: "STEP" model_version: -1
+  input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } }
+"""
 # Read so often, 200 requests a second are sent.
 RATE_HZ = 200
 
@@ -39,6 +47,12 @@ def tripler() -> bytes:
     """y = x + x + x, in float32."""
     tensors = [("x", TensorProto.FLOAT, ("batch", 2))], [("y", TensorProto.FLOAT, ("batch", 2))]
     return onnx_bytes([helper.make_node("Sum", ["x", "x", "x"], ["y"])], *tensors)
+
+
+def write_ensemble(folder: Path, step: str) -> None:
+    """Put a model `whole` into a repository, which is that step and no more."""
+    (folder / "whole" / "1").mkdir(parents=True)
+    (folder / "whole" / "config.pbtxt").write_text(ENSEMBLE_CONFIG.replace("STEP", step), encoding="utf-8")
 
 
 @pytest.fixture
@@ -359,21 +373,40 @@ def test_a_refusal_says_what_becomes_of_the_model(repository: Path, state: Model
 def test_an_ensemble_that_comes_by_reload_brings_its_steps(supervisor: Supervisor) -> None:
     folder = supervisor.server.repository.path
     shutil.copytree(folder / "first", folder / "step")
-    (folder / "whole" / "1").mkdir(parents=True)
-    (folder / "whole" / "config.pbtxt").write_text(
-        """
-        platform: "ensemble" max_batch_size: 8
-        input { name: "x" data_type: TYPE_FP32 dims: 2 }
-        output { name: "y" data_type: TYPE_FP32 dims: 2 }
-        ensemble_scheduling { step { model_name: "step" model_version: -1
-          input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } }
-        """,
-        encoding="utf-8",
-    )
+    write_ensemble(folder, "step")
     supervisor.reload("whole")
     states = supervisor.states()
     assert set(states) == {*MODELS, "step", "whole"}
     assert all(report.state is ModelState.READY for report in states.values())
+
+
+@pytest.mark.parametrize("again", ["first", "whole"])
+def test_an_ensemble_is_not_ready_without_its_step_and_comes_back_with_it(repository: Path, again: str) -> None:
+    write_ensemble(repository, "first")
+    with (
+        Supervisor(TritonServer(repository, onnx_backend="python"), progress=print) as supervisor,
+        supervisor.server.client() as client,
+    ):
+
+        def lacks_its_step() -> bool:
+            status, document = ask(f"{supervisor.url}/ready/whole")
+            return status == 503 and document["models"]["whole"]["reason"] == "its step first is not ready"
+
+        with supervisor._changing:  # nothing is mended meanwhile
+            stub_of(supervisor.server, "first").kill()
+            wait_until(lacks_its_step)
+        wait_until(lambda: ask(f"{supervisor.url}/ready")[0] == 200)
+        with supervisor._changing:
+            supervisor._quarantine("first", "it died too often")
+        # Triton unloads the ensemble, which is nobody's wish.
+        wait_until(lambda: "whole" in supervisor._owed)
+        assert not client.is_ready("whole")
+        assert lacks_its_step()
+        supervisor.reload(again)
+        wait_until(lambda: ask(f"{supervisor.url}/ready")[0] == 200)
+        row = np.array([[3, 4]], np.float32)
+        assert np.array_equal(client.model("whole")(row), 2 * row)
+        assert metric(supervisor, 'tritium_model_quarantines_total{model="whole"}') == 0
 
 
 def test_a_health_port_in_use_is_named_before_anything_starts(repository: Path, supervisor: Supervisor) -> None:

@@ -1,8 +1,9 @@
-"""Whether a Triton lives, and how soon one that does not is started again."""
+"""Whether a Triton lives, how soon one that does not is started again, and which model dies too often."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 
 # A Triton that says nothing for so long hangs, if it was asked so often: a busy machine makes it slow, but it still
 # answers now and then, and a machine that slept asks it once.
@@ -13,6 +14,9 @@ _SILENT_S = 2.0
 _BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A Triton that ran for so long starts again at once if it dies.
 _STEADY_S = 60.0
+# So many deaths of a model within so many seconds are not chance.
+STRIKES = 4
+STRIKES_WITHIN_S = 120.0
 
 
 class Pulse:
@@ -78,3 +82,20 @@ class Backoff:
     def started(self) -> None:
         """Triton has started."""
         self._started_s = time.monotonic()
+
+
+class Deaths:
+    """When each model's backend processes died last."""
+
+    def __init__(self) -> None:
+        self._times_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=STRIKES))
+
+    def too_many(self, model: str) -> bool:
+        """A model's processes have died just now: whether that is once too often."""
+        times_s = self._times_s[model]
+        times_s.append(time.monotonic())
+        return len(times_s) == STRIKES and times_s[-1] - times_s[0] < STRIKES_WITHIN_S
+
+    def forget(self, model: str) -> None:
+        """A model gets another chance."""
+        self._times_s[model].clear()

@@ -65,7 +65,8 @@ class States:
     def degrade(self, model: str, reason: str) -> None:
         """Say that a model is ready no more, if it was."""
         with self._lock:
-            if self._reports[model].state is ModelState.READY:
+            report = self._reports.get(model)  # none, of a model that is only just being loaded
+            if report and report.state is ModelState.READY:
                 self._reports[model] = ModelReport(ModelState.DEGRADED, reason)
 
     def silence(self, reason: str) -> None:
@@ -82,6 +83,10 @@ class States:
         """Every model's own report, whatever holds for all."""
         with self._lock:
             return dict(self._reports)
+
+    def not_ready(self) -> frozenset[str]:
+        """The models that are not ready by their own report."""
+        return frozenset(model for model, report in self.own().items() if report.state is not ModelState.READY)
 
     def all(self) -> dict[str, ModelReport]:
         """Every model's report, as others shall know it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -17,7 +17,7 @@ from ._backends import PYTHON_BASED
 from ._errors import PortInUseError, StartError
 from ._health import HealthServer
 from ._loop import keep_doing
-from ._pulse import Backoff, Pulse
+from ._pulse import STRIKES, STRIKES_WITHIN_S, Backoff, Deaths, Pulse
 from ._runtime import Progress, silent
 from ._server import TritonServer
 from ._states import ModelReport, ModelState, States
@@ -26,9 +26,6 @@ from ._watch import RepositoryWatch
 
 _LOOK_S = 0.5
 _ANSWER_S = 2.0
-# So many deaths within so many seconds are not chance.
-_STRIKES = 4
-_STRIKES_WITHIN_S = 120.0
 _UNLOAD_S = 2.0
 _UNLOADED = "it was unloaded by somebody who has the secret"
 
@@ -86,7 +83,7 @@ class Supervisor:
         self._stubs: dict[str, int] = {}
         # The config that each model was served with last, with the versions by number.
         self._good: dict[str, dict[str, Any]] = {}
-        self._deaths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_STRIKES))
+        self._deaths = Deaths()
         self._pulse: Pulse | None = None
         self._hung: int | None = None
         self._backoff = Backoff()
@@ -187,7 +184,7 @@ class Supervisor:
             except TritiumError as exc:
                 self._refuse(model, exc)
                 raise
-            self._deaths[model].clear()
+            self._deaths.forget(model)
             self._serving(model)
             self._states.reloads.labels(model, "done").inc()
             versions = ", ".join(map(str, served_versions(self.server.repository, model)))
@@ -217,12 +214,15 @@ class Supervisor:
             self._states.reloads.labels(model, "refused").inc()
 
     def _load(self, model: str) -> None:
-        before = set(self.server.models)
-        if model not in before:
-            self.server.repository.version_folder(model)  # says what there is instead
+        repository = self.server.repository
+        if model not in self.server.models:
+            repository.version_folder(model)  # says what there is instead
         self.server.load(model)
-        for step in self.server.models:  # of an ensemble that is new
-            if step not in before and step != model:
+        loaded, known = [model], self._states.own()
+        for name in loaded:  # it grows by an ensemble's steps, which Triton loads with it
+            loaded += [step for step in repository.steps(name) if step not in loaded]
+        for step in loaded[1:]:
+            if step not in known or known[step].state is ModelState.QUARANTINED:
                 self._serving(step)
 
     @contextmanager
@@ -237,7 +237,8 @@ class Supervisor:
         """See how Triton and the models' processes are, and say so at once; it waits for nobody who loads something."""
         pid, asked_s = self.server.pid, time.monotonic()
         if self.server.wait(0) is not None:
-            self._degrade_all("Triton has ended")
+            for model in self._states.own():
+                self._states.degrade(model, "Triton has ended")
             return
         if self._pulse is None or self._pulse.pid != pid:
             self._pulse = Pulse(pid)
@@ -252,10 +253,9 @@ class Supervisor:
         for model, reason in self._missing().items():
             if model != self._loading:
                 self._states.degrade(model, reason)
-
-    def _degrade_all(self, reason: str) -> None:
         for model in self._states.own():
-            self._states.degrade(model, reason)
+            if lacking := self._lacking(model):
+                self._states.degrade(model, lacking)
 
     def _missing(self) -> dict[str, str]:
         """The models that are without some of their backend processes, and without how many."""
@@ -267,6 +267,12 @@ class Supervisor:
             for model, wanted in list(self._stubs.items())
             if alive[model] < wanted
         }
+
+    def _lacking(self, model: str) -> str:
+        """Why an ensemble cannot serve: a step's model is not ready. Empty for every other model."""
+        steps = self._good.get(model, {}).get("ensemble_scheduling", {}).get("step", ())
+        absent = self._states.not_ready().intersection(step["model_name"] for step in steps)
+        return f"its step {min(absent)} is not ready" if absent else ""
 
     def _mend(self) -> None:
         """Start Triton again if it ended, and load what is not served as it should be."""
@@ -298,6 +304,10 @@ class Supervisor:
         if report.state is ModelState.QUARANTINED:
             if report.reason == _UNLOADED and not gone:
                 self._serving(model)
+        elif lacking := self._lacking(model):
+            self._states.degrade(model, lacking)
+            if gone:  # Triton takes an ensemble away with its step, and does not bring it back with it
+                self._owed.add(model)
         elif gone and ("LOADING" in states or model not in self._owed):
             # Somebody else does that, so it is left to come or to go.
             if states == {"UNAVAILABLE"}:
@@ -318,8 +328,8 @@ class Supervisor:
         return dict(found)
 
     def _heal(self, model: str, reason: str) -> None:
-        if self._struck(model):
-            self._quarantine(model, f"{reason}, the {_STRIKES}th time in {_STRIKES_WITHIN_S:g} s")
+        if self._deaths.too_many(model):
+            self._quarantine(model, f"{reason}, the {STRIKES}th time in {STRIKES_WITHIN_S:g} s")
             return
         self._states.set(model, ModelState.DEGRADED, reason)
         self._progress(f"{model}: {reason}; loading it anew", "WARNING")
@@ -461,11 +471,6 @@ class Supervisor:
                         break
             else:
                 return failed
-
-    def _struck(self, model: str) -> bool:
-        deaths = self._deaths[model]
-        deaths.append(time.monotonic())
-        return len(deaths) == _STRIKES and deaths[-1] - deaths[0] < _STRIKES_WITHIN_S
 
     def _has_ended(self) -> bool:
         """Whether Triton has ended, or does so just now."""
