@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
+import re
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from tritium.client import InputError
-from tritium.server import ADMIN_GROUPS, TritonServer, running_servers
+from tritium.server import ADMIN_GROUPS, ModelState, Supervisor, TritonServer, running_servers
 from tritium.server._process import BoundProcess
 
-from .conftest import DOUBLER_CONFIG, doubler, who_shows
+from .conftest import DOUBLER_CONFIG, doubler, wait_until, who_shows
 
 PROOF = "stranger"
 
@@ -88,19 +90,83 @@ def test_no_file_is_written_for_a_stranger(closed: TritonServer, path: str, tmp_
     assert not file.exists()
 
 
-def test_grpc_refuses_the_same(closed: TritonServer) -> None:
+@pytest.mark.parametrize("secret", [None, "x", ""], ids=["none", "wrong", "empty"])
+def test_grpc_refuses_the_same(closed: TritonServer, secret: str | None) -> None:
+    sent = {} if secret is None else {"headers": {"triton-grpc-protocol-tritium-admin": secret}}
     with closing(tritonclient.grpc.InferenceServerClient(closed.grpc_url.removeprefix("grpc://"))) as client:
-        for attack in (
-            lambda: client.load_model("doubler", config="{}"),
-            lambda: client.load_model("doubler", config="{}", files={"file:1/model.onnx": b"x"}),
-            lambda: client.unload_model("doubler"),
-            client.get_model_repository_index,
-            lambda: client.register_system_shared_memory("name", "/tritium-stranger", 64),
-            lambda: client.update_log_settings({"log_verbose_level": 9}),
-            lambda: client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}),
-        ):
+        attacks: list[Callable[[], object]] = [
+            lambda: client.load_model("doubler", config="{}", **sent),
+            lambda: client.load_model("doubler", config="{}", files={"file:1/model.onnx": b"x"}, **sent),
+            lambda: client.unload_model("doubler", **sent),
+            lambda: client.get_model_repository_index(**sent),
+            lambda: client.register_system_shared_memory("name", "/tritium-stranger", 64, **sent),
+            lambda: client.update_log_settings({"log_verbose_level": 9}, **sent),
+            lambda: client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}, **sent),
+        ]
+        for attack in attacks:
             with pytest.raises(InferenceServerException, match="This protocol is restricted"):
                 attack()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//v2/repository/index",
+        "/v2/./repository/index",
+        "/v2/health/../repository/index",
+        "/v2/repository%2findex",
+        "/v2/%72epository/index",
+        "/v2/repository/index?x=1",
+        "/v2/repository/index/",
+        "/V2/REPOSITORY/INDEX",
+        "http://127.0.0.1/v2/repository/index",
+    ],
+)
+def test_no_other_path_leads_to_what_is_refused(closed: TritonServer, path: str) -> None:
+    status, text = ask(closed, path, {})
+    assert status in (400, 403, 404, 405), text
+    assert "doubler" not in text
+
+
+def raw(server: TritonServer, headers: str, body: bytes) -> bytes:
+    """How the answer to bytes that no client would send begins; nothing if the connection is closed."""
+    url = urlsplit(server.http_url)
+    with socket.create_connection((url.hostname, url.port), timeout=30) as connection:
+        connection.sendall(f"POST /v2/models/doubler/infer HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+        try:
+            return connection.recv(12)
+        except ConnectionResetError:
+            return b""
+
+
+def of_length(body: bytes) -> tuple[str, bytes]:
+    return f"Content-Length: {len(body)}", body
+
+
+DEEP = 10_000
+HEAVY = {
+    "a large body": of_length(bytes(64 * 2**20)),
+    "many chunks": ("Transfer-Encoding: chunked", b"1\r\n{\r\n" * 20_000 + b"0\r\n\r\n"),
+    "deep inputs": of_length(b'{"inputs":' + b"[" * DEEP + b"]" * DEEP + b"}"),
+    "deep parameters": of_length(b'{"parameters":' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b',"inputs":[]}'),
+    "a length below zero": ("Content-Length: -1", b"{}"),
+    "a JSON part beyond the body": ("Content-Length: 2\r\nInference-Header-Content-Length: 99999999999", b"{}"),
+}
+
+
+@pytest.mark.parametrize("what", HEAVY)
+def test_a_heavy_or_broken_body_is_refused(closed: TritonServer, what: str) -> None:
+    assert re.fullmatch(rb"(HTTP/1\.1 [45]\d\d)?", raw(closed, *HEAVY[what]))
+
+
+def test_json_so_deep_that_it_ends_triton_ends_it_for_a_moment(closed: TritonServer) -> None:
+    """What only a gateway can stop, as docs/serving.md says."""
+    depth = 1_000_000
+    with Supervisor(TritonServer(closed.repository.path, onnx_backend="native")) as supervisor:
+        before = supervisor.server.pid
+        raw(supervisor.server, *of_length(b'{"inputs":' + b"[" * depth + b"]" * depth + b"}"))
+        wait_until(lambda: supervisor.server.pid != before, timeout_s=20)
+        wait_until(lambda: supervisor.states()["doubler"].state is ModelState.READY, timeout_s=20)
 
 
 ODD_NAMES = ("..%2f..%2fetc%2fpasswd", "%2e%2e", "doubler%00", 300 * "a")
