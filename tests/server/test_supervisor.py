@@ -39,7 +39,7 @@ output { name: "y" data_type: TYPE_FP32 dims: 2 }
 ensemble_scheduling { step { model_name: "STEP" model_version: -1
   input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } }
 """
-# Read so often, 200 requests a second are sent.
+# Requests a second to each model, where the machine keeps up.
 RATE_HZ = 200
 
 
@@ -102,22 +102,28 @@ def metric(supervisor: Supervisor, line: str) -> float:
 @contextmanager
 def loaded(url: str, *models: str) -> Iterator[dict[str, Future[tuple[int, list[str]]]]]:
     """Load models during the block; afterwards the right answers and the failures of each are there."""
-    stop = threading.Event()
+    stop, begun = threading.Event(), threading.Barrier(len(models) + 1)
     with ThreadPoolExecutor(len(models)) as pool:
         try:
-            yield {model: pool.submit(load_until, stop, url, model) for model in models}
+            loads = {model: pool.submit(load_until, stop, begun, url, model) for model in models}
+            begun.wait(30)
+            yield loads
         finally:
             stop.set()
 
 
-def load_until(stop: threading.Event, url: str, model: str) -> tuple[int, list[str]]:
+def load_until(stop: threading.Event, begun: threading.Barrier, url: str, model: str) -> tuple[int, list[str]]:
     """Right answers and failures of a client that sends at the rate, with retries, until it is told to stop."""
     right, failures = 0, []
     row = np.array([[1, 2]], np.float32)
     retries = Retries(attempts=40, backoff_s=0.1, max_backoff_s=0.5, budget=10_000)
     with Client(url, timeout_s=30, retries=retries) as client:
         handle = client.model(model)
-        while not stop.wait(1 / RATE_HZ):
+        handle(row)
+        begun.wait(30)
+        due_s = time.monotonic()
+        while not stop.wait(max(0.0, due_s - time.monotonic())):
+            due_s += 1 / RATE_HZ
             try:
                 assert np.array_equal(handle(row), 2 * row)
                 right += 1
@@ -131,6 +137,7 @@ def test_a_killed_backend_process_is_noticed_and_healed_while_its_siblings_go_on
     with loaded(server.http_url, *MODELS) as loads:
         stub_of(server, "first").kill()
         killed_s = time.monotonic()
+        wait_until(lambda: supervisor.states()["first"].state is ModelState.DEGRADED, timeout_s=5)
         wait_until(lambda: metric(supervisor, 'tritium_model_heals_total{model="first"}') == 1, timeout_s=10)
         healed_s = time.monotonic() - killed_s
     answered = {model: future.result() for model, future in loads.items()}
@@ -154,14 +161,20 @@ def test_a_backend_process_that_dies_as_soon_as_its_model_is_loaded_is_noticed_a
 
 
 @pytest.mark.parametrize("supervisor", ["native", "python"], indirect=True)
-def test_a_killed_triton_serves_again_on_the_same_ports_with_nothing_left_over(supervisor: Supervisor) -> None:
+def test_a_triton_killed_under_load_serves_again_on_the_same_ports_with_nothing_left_over(
+    supervisor: Supervisor,
+) -> None:
     server = supervisor.server
     urls, old = (server.http_url, server.grpc_url), psutil.Process(server.pid)
     orphans = old.children()
     regions = set(Path("/dev/shm").glob(f"{shm_prefix(server.folder.name)}*"))
     assert bool(regions) == (server.onnx_backend == "python")
-    old.kill()
-    wait_until(lambda: server.pid != old.pid and ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=20)
+    with loaded(server.http_url, *MODELS) as loads:
+        old.kill()
+        wait_until(lambda: server.pid != old.pid and ask(f"{supervisor.url}/ready")[0] == 200, timeout_s=20)
+    for right, failures in (future.result() for future in loads.values()):
+        assert right > 0
+        assert failures == []
     assert (server.http_url, server.grpc_url) == urls
     wait_until(lambda: not any(orphan.is_running() and orphan.status() != "zombie" for orphan in orphans))
     assert not any(region.exists() for region in regions)
