@@ -422,6 +422,22 @@ def test_an_ensemble_is_not_ready_without_its_step_and_comes_back_with_it(reposi
         assert metric(supervisor, 'tritium_model_quarantines_total{model="whole"}') == 0
 
 
+def test_a_signal_while_it_begins_to_watch_leaves_no_triton(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(TritonServer(repository, onnx_backend="native"))
+    pids: list[int] = []
+
+    def interrupted() -> None:
+        pids.append(supervisor.server.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(supervisor._looking, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), supervisor:
+        pass
+    assert not psutil.pid_exists(pids[0])
+    supervisor._mending.join(10)
+    assert not supervisor._mending.is_alive()
+
+
 def test_a_health_port_in_use_is_named_before_anything_starts(repository: Path, supervisor: Supervisor) -> None:
     port = int(supervisor.url.rpartition(":")[2])
     with (

@@ -110,17 +110,18 @@ class Supervisor:
             self.server.start(supervisor_url=self.url, watched=self._watch_s is not None)
             for model in self.server.models:
                 self._serving(model)
-        except BaseException:
+            self._pulse = Pulse(self.server.pid, started=True)
+            self._backoff.started()
+            self._mending.start()
+            self._looking.start()
+            if self._watch_s is not None:
+                # A thread of its own, so that what takes long there keeps no model from being healed.
+                self._loop("triton-watch", self._watch.look, self._watch_s, "Watching the repository").start()
+        except BaseException:  # a signal may come at any moment
+            self._stopping.set()
             self.server.stop()
             self._close()
             raise
-        self._pulse = Pulse(self.server.pid, started=True)
-        self._backoff.started()
-        self._mending.start()
-        self._looking.start()
-        if self._watch_s is not None:
-            # A thread of its own, so that what takes long there keeps no model from being healed.
-            self._loop("triton-watch", self._watch.look, self._watch_s, "Watching the repository").start()
         return self
 
     def __exit__(
