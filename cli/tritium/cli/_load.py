@@ -28,7 +28,27 @@ def _weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
     return weights
 
 
-@click.command("load")
+_HELP = """Load a server, check every answer, judge.
+
+SUITE is one of:
+
+\b
+  smoke     every model's golden cases in turn
+  ramp      more and more load, to find the knee
+  batching  dynamic batching off and on, with several delays
+  spike     eight times the load for a while
+  soak      the same load for a long time
+  mixed     all models at random, weighted
+  bulk      whole batches in each request
+  overload  up to twice of what the server can take
+  chaos     processes are killed and versions reloaded
+
+Exits 1 if an objective is not met. What must be met without --slo depends on the suite; for most of them it is that
+every answer is right.
+"""
+
+
+@click.command("load", help=_HELP)
 @click.argument("suite")
 @click.option(
     "--url",
@@ -55,7 +75,7 @@ def _weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
 )
 @click.option("--users", type=int, help="Requests under way at once. By default as the suite says.")
 @click.option("--rate", type=float, help="Requests a second that come by themselves, instead of users who wait.")
-@click.option("--duration", type=float, help="Seconds to send for. By default as the suite says.")
+@click.option("--duration", type=float, help="Seconds to send for, all stages together. By default as the suite says.")
 @click.option("--slo", help='What must be reached, as in "p99<25ms, errors<0.1%, rps>500, wrong=0".')
 @click.option("--repeats", default=1, show_default=True, help="How often to do it all; objectives go by medians.")
 @click.option("--workers", default=0, show_default=True, help="Processes that send, beside one that conducts them.")
@@ -97,24 +117,7 @@ def command(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Load a server, check every answer, judge.
-
-    SUITE is one of:
-
-    \b
-      smoke     every model's golden cases in turn
-      ramp      more and more load, to find the knee
-      batching  dynamic batching off and on, with several delays
-      spike     eight times the load for a while
-      soak      the same load for a long time
-      mixed     all models at random, weighted
-      bulk      whole batches in each request
-      overload  up to twice of what the server can take
-      chaos     processes are killed and versions reloaded
-
-    Exits 1 if an objective is not met. What must be met without --slo depends on the suite; for most of them it is that
-    every answer is right.
-    """
+    """Run a suite; see `_HELP`."""
     from tritium.loadtest import join_run, run_suite
 
     if join is not None:
@@ -173,6 +176,8 @@ def _print(report: LoadReport) -> None:
         click.echo(f"knee: {', '.join(str(run.knee) for run in report.runs)}")
     for at_s, what in last.events:
         click.echo(f"{at_s:6.1f} s  {what}")
+    if any(run.errors for run in report.runs):
+        click.echo("all errors, those of each stage's begin among them:")
     for run in report.runs:
         for error, count in run.errors.items():
             click.echo(f"  {count} × {error}")

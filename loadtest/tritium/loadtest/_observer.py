@@ -10,9 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
+from tritium.client import Client, MissingExtraError, TritiumError
 
-from tritium.client import Client, TritiumError
+try:
+    import psutil
+except ModuleNotFoundError as exc:
+    raise MissingExtraError("psutil", "loadtest") from exc
 
 _EVERY_S = 0.5
 

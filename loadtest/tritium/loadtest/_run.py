@@ -26,6 +26,10 @@ PROTOCOLS = ("http", "grpc")
 _SCHEMES = ("http", "https", "grpc", "grpcs")
 # How long what a server can take is measured for, before it is asked for more.
 _CAPACITY_S = 5.0
+_NEVER_REJECTED = (
+    "nothing was rejected: the queue has no bound, or was not full yet, so that what was too much waited; "
+    "docs/exporting.md says how to bound it"
+)
 
 
 def _silent(_: str) -> None:
@@ -177,7 +181,7 @@ def _run(
     observer = Observer(target.client, target.pid)
     with observer.watching():
         requests = run_locust(job)
-    return result_of(
+    found = result_of(
         suite.name,
         job.url,
         job.plan,
@@ -186,6 +190,9 @@ def _run(
         events=[(at_s - requests.began_s, text) for at_s, text in target.events if at_s >= requests.began_s],
         find_knee=suite.name == "ramp",
     )
+    if suite.name == "overload" and not found.everywhere.rejected:
+        found = replace(found, remarks=(*found.remarks, _NEVER_REJECTED))
+    return found
 
 
 @contextmanager
@@ -196,7 +203,7 @@ def _target(
     if suite.name == "batching":
         made = with_variants(source, protocol, models)
     elif suite.name == "chaos":
-        made = in_chaos(source, protocol)
+        made = in_chaos(source, protocol, models)
     elif url is not None:
         made = existing(url, source)
     else:

@@ -75,21 +75,21 @@ def with_variants(repository: Repository, protocol: str, models: Sequence[str]) 
 
 
 @contextmanager
-def in_chaos(repository: Repository, protocol: str) -> Iterator[Target]:
-    """A supervised server of the run's own; :func:`chaos` disturbs it."""
-    with Supervisor(TritonServer(repository.path)) as supervisor, supervisor.server.client() as client:
+def in_chaos(repository: Repository, protocol: str, models: Sequence[str]) -> Iterator[Target]:
+    """A supervised server of the run's own, with the models that are asked for, which is disturbed all the time."""
+    triton = TritonServer(repository.path, models=models or None)
+    with Supervisor(triton) as supervisor, supervisor.server.client() as client:
         target = Target(_url(supervisor.server, protocol), repository, client, supervisor.server.pid)
         with ExitStack() as stack:
-            stack.enter_context(_chaos(target, supervisor))
+            stack.enter_context(_chaos(target, supervisor, models or repository.models()))
             yield target
 
 
 @contextmanager
-def _chaos(target: Target, supervisor: Supervisor) -> Iterator[None]:
+def _chaos(target: Target, supervisor: Supervisor, models: Sequence[str]) -> Iterator[None]:
     """Every few seconds, by turns: kill a backend process, and reload a version. What is done goes to the events."""
     over = threading.Event()
     chance = random.Random(0)  # noqa: S311 — mischief, no secret
-    models = target.repository.models()
 
     def note(text: str) -> None:
         target.events.append((time.time(), text))
@@ -98,7 +98,9 @@ def _chaos(target: Target, supervisor: Supervisor) -> Iterator[None]:
         with suppress(psutil.Error):
             # A child of Triton's is a backend process: a model's own.
             stubs = psutil.Process(supervisor.server.pid).children(recursive=True)
-            if stubs:
+            if not stubs:
+                note("found no backend process to kill: these models run within Triton")
+            else:
                 victim = chance.choice(stubs)
                 note(f"killed {victim.name()} {victim.pid}")
                 victim.kill()

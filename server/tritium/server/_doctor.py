@@ -23,7 +23,7 @@ from ._runtime import installed_runtime, needed_wheels
 from ._stub_env import stub_environment, stub_numpy
 from ._system import CHECKS
 
-DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "health": 8003}
 # A backend process takes 1 MB of shared memory at its start, and what its largest batches need after that.
 _LEAST_SHM_BYTES = 64 * 1024 * 1024
 # The runtime unpacked, its wheels while they are fetched, and a stub environment.

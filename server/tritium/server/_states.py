@@ -7,7 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from tritium.client import MissingExtraError
+
+try:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+except ModuleNotFoundError as exc:
+    raise MissingExtraError("prometheus_client", "server") from exc
 
 
 class ModelState(StrEnum):
