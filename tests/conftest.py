@@ -29,6 +29,8 @@ DIGITS = ("digits_cnn", "digits_mlp", "digits_svm")
 # about half of the time.
 SECOND_LANE = (
     "exporters",
+    "loadtest/test_compare.py",
+    "loadtest/test_report.py",
     "repository",
     "server/conformance",
     "server/test_doctor.py",

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 STARTED = time.monotonic()
 DIGITS = ("digits_cnn", "digits_mlp", "digits_svm")
 SHOWN_DIGITS = 12
-USERS, LOAD_S = 16, 24.0
+USERS, LOAD_S = 16, 12.0
 
 
 def step(text: str) -> None:

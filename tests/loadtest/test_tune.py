@@ -579,7 +579,7 @@ class TestTune:
             trials=3,
             users=4,
             objectives="p99<10s",
-            budget_s=60,
+            budget_s=40,
             progress=lines.append,
         )
         assert len(found.trials) == 3

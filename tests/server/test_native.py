@@ -6,6 +6,7 @@ Every test has a cache of its own, and a source of a few lines in the place of t
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,9 @@ REAL_SOURCES = native.SOURCES
 @pytest.mark.usefixtures("no_compiler")
 class TestZig:
     # Zig builds its C++ library first, each time: one build is enough for all that is said of it.
+    @pytest.mark.skipif(
+        "TRITIUM_SLOW_TESTS" not in os.environ, reason="a minute and a half: TRITIUM_SLOW_TESTS=1 runs it"
+    )
     @pytest.mark.timeout(600)
     def test_without_a_compiler_zig_builds_the_real_sources_which_serve_and_nothing_of_zig_stays(
         self,
