@@ -588,7 +588,7 @@ class TestTune:
         assert all(one.requests_per_s > 0 and 0 < one.p50_ms <= one.p99_ms for one in found.trials)
         assert all(block.errors == 0 for one in found.trials for block in one.blocks)
         assert found.ok
-        assert 2 <= len(found.finals) <= 3
+        assert 1 <= len(found.finals) <= 3, "who is slower beyond the noise does not get there"
         assert found.noise > 0
         assert found.backend == "pytorch"
         assert len(lines) == 4
