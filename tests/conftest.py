@@ -31,6 +31,7 @@ SECOND_LANE = (
     "exporters",
     "loadtest/test_compare.py",
     "loadtest/test_report.py",
+    "loadtest/test_suites.py",
     "repository",
     "server/conformance",
     "server/test_doctor.py",

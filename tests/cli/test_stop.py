@@ -26,7 +26,7 @@ from tritium.server import TritonServer
 from .conftest import DEADLINE_S, left
 
 # STOPS=20 is what a release is tried with.
-STOPS = int(os.environ.get("STOPS", "5"))
+STOPS = int(os.environ.get("STOPS", "3"))
 BUDGET_S = 10.0
 MODEL = "digits_cnn"
 

@@ -101,8 +101,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [1280, 500])
-@pytest.mark.parametrize("suite", ["ramp", "batching", "chaos"])
+@pytest.mark.parametrize(("suite", "width"), [("ramp", 1280), ("batching", 500), ("chaos", 1280)])
 def test_every_plot_is_drawn_in_a_browser_without_a_network(suite: str, width: int, tmp_path: Path) -> None:
     path, page = written(report(suite, noise=0.1), tmp_path)
     found = in_chromium(path, width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -567,6 +568,7 @@ class TestApply:
 
 
 class TestTune:
+    @pytest.mark.skipif("TRITIUM_SLOW_TESTS" not in os.environ, reason="up to a minute: TRITIUM_SLOW_TESTS=1 runs it")
     def test_a_short_run_measures_right_answers_and_leaves_the_repository_alone(
         self, copy_of: Callable[[str], Repository], server: TritonServer
     ) -> None:

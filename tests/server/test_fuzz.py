@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def test_the_json_reader_agrees_with_python(tmp_path: Path, made: list[Subject])
     assert min(accepted, refused) > DOCUMENTS / 4, "there are good ones and bad ones"
 
 
+@pytest.mark.skipif("TRITIUM_SLOW_TESTS" not in os.environ, reason="`make fuzz` does it at length")
 def test_hostile_requests_and_models_leave_the_server_as_it_was(tmp_path: Path, made: list[Subject]) -> None:
     models, backend = repository(tmp_path, made), None
     if build.has_sanitizers():
