@@ -23,6 +23,7 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
 _TAIL_CHARS = 2000
+_SHM = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def process(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A program and its log; at the end it and all that it started are ended."""
     log = folder / "server.log"
+    before = set(_SHM.iterdir())
     with log.open("wb") as output:
         popen = subprocess.Popen(
             command,
@@ -101,6 +103,17 @@ def process(
                 popen.wait(STOP_TIMEOUT_S)
             _end_all()
             popen.wait()
+            _sweep(before)
+
+
+def _sweep(before: set[Path]) -> None:
+    """Remove the shared memory that a server left which had to be killed: of ours, new, and mapped by nobody."""
+    left = {path for path in set(_SHM.iterdir()) - before if path.owner() == psutil.Process().username()}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            left -= {Path(mapped.path) for mapped in process.memory_maps()}
+    for path in left:
+        path.unlink(missing_ok=True)
 
 
 def fault(sides: Mapping[str, Side], models: Sequence[Model]) -> str:

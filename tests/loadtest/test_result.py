@@ -120,7 +120,7 @@ def test_its_json_has_the_verdict_and_rates_and_nothing_that_json_has_not() -> N
 def test_the_rounds_of_a_level_are_all_stages_of_its_name_in_all_runs() -> None:
     levels = report(repeats=3).levels
     assert [(level.name, level.load, len(level.rounds)) for level in levels] == [
-        ("few", "1 users", 3),
+        ("few", "1 user", 3),
         ("many", "8 users", 3),
     ]
     assert levels[1].median("p50_ms") == 1.5

@@ -46,7 +46,7 @@ def test_a_ramp_doubles_up_to_what_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("suite", "options", "names"),
     [
-        ("ramp", {"users": 4, "duration_s": 3, "models": ["digits_mlp"]}, ["1 users", "2 users", "4 users"]),
+        ("ramp", {"users": 4, "duration_s": 3, "models": ["digits_mlp"]}, ["1 user", "2 users", "4 users"]),
         ("spike", {"users": 8, "duration_s": 3, "protocol": "grpc"}, ["before", "spike", "after"]),
         ("soak", {"users": 4, "duration_s": 3, "objectives": "errors=0, wrong=0, memory<50%"}, ["all"]),
         ("mixed", {"rate": 50.0, "duration_s": 2, "weights": {"digits_cnn": 4}}, ["all"]),

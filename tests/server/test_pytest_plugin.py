@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -65,16 +66,21 @@ def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     return project.runpytest_subprocess(*arguments, timeout=120)
 
 
-def start(project: pytest.Pytester, *arguments: str) -> subprocess.Popen[str]:
-    """A run of pytest that goes on while the test does."""
-    return subprocess.Popen(
+@contextmanager
+def start(project: pytest.Pytester, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A run of pytest that goes on while the test does, and not a moment longer."""
+    with subprocess.Popen(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=project.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def runs(pid: int) -> bool:

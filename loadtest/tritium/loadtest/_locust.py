@@ -20,7 +20,7 @@ from ._errors import LoadError
 from ._plan import Plan
 from ._requests import Requests
 
-# What Locust gets beyond the run itself: its own start, and the last requests.
+# What Locust gets beyond the run itself and its last requests: its own start and end.
 _GRACE_S = 60.0
 # How long workers of other machines are waited for.
 _REMOTE_S = 300.0
@@ -86,11 +86,13 @@ def run_locust(job: Job) -> Requests:
     command += ["--weights", json.dumps(dict(job.weights)), "--timeout", str(job.timeout_s)]
     command += ["--retry"] if job.retries else []
     command += ["--models", *job.models] if job.models else []
+    # The last requests may take their time.
+    patience_s = job.plan.duration_s + job.timeout_s + _GRACE_S
     with tempfile.TemporaryDirectory(prefix="tritium-load-") as name:
         folder = Path(name)
         command += ["--result", str(folder / "requests.npz")]
         if not job.workers and not job.remote:
-            _run([command], job.plan.duration_s + _GRACE_S, folder)
+            _run([command], patience_s, folder)
         else:
             conductor = ["--master", "--master-bind-host", job.bind, "--master-bind-port", str(job.port)]
             count = str(job.workers + job.remote)
@@ -98,7 +100,7 @@ def run_locust(job: Job) -> Requests:
             conductor += ["--expect-workers-max-wait", f"{_REMOTE_S if job.remote else _GRACE_S:.0f}"]
             own = [worker_command(job.suite, job.url.partition("://")[0], _own(job.bind), job.port)] * job.workers
             waiting_s = _REMOTE_S if job.remote else 0.0
-            _run([command + conductor, *own], job.plan.duration_s + _GRACE_S + waiting_s, folder)
+            _run([command + conductor, *own], patience_s + waiting_s, folder)
         return Requests.load(folder / "requests.npz")
 
 

@@ -44,7 +44,9 @@ class Stage:
     @property
     def load(self) -> str:
         """How much it is, in words."""
-        return f"{self.users} users" if self.rate is None else f"{self.rate:g}/s"
+        if self.rate is not None:
+            return f"{self.rate:.4g}/s"
+        return f"{self.users} users" if self.users > 1 else "1 user"
 
 
 class Plan:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def run_suite(
         raise InputError(f"There are no models in {source.path}")
     for model in models:
         source.config(model)  # says what there is instead
-    chosen.stages(wish)  # says what it needs
+    plan = Plan(chosen.stages(wish))
     host, port = split_address(bind)
     port = port or free_port(host)
     with _target(chosen, source, url, protocol, wish.models) as target:
@@ -104,7 +104,7 @@ def run_suite(
             suite=suite,
             url=target.url,
             repository=target.repository.path,
-            plan=Plan(chosen.stages(wish)),
+            plan=plan,
             models=tuple(target.repository.models()) if chosen.name == "batching" else wish.models,
             weights=weights or {},
             timeout_s=timeout_s,
@@ -195,21 +195,14 @@ def _run(
     return found
 
 
-@contextmanager
 def _target(
     suite: Suite, source: Repository, url: str | None, protocol: str, models: Sequence[str]
-) -> Iterator[Target]:
-    made: AbstractContextManager[Target]
+) -> AbstractContextManager[Target]:
     if suite.name == "batching":
-        made = with_variants(source, protocol, models)
-    elif suite.name == "chaos":
-        made = in_chaos(source, protocol, models)
-    elif url is not None:
-        made = existing(url, source)
-    else:
-        made = embedded(source, protocol)
-    with made as target:
-        yield target
+        return with_variants(source, protocol, models)
+    if suite.name == "chaos":
+        return in_chaos(source, protocol, models)
+    return existing(url, source) if url is not None else embedded(source, protocol)
 
 
 def _suite(name: str) -> Suite:

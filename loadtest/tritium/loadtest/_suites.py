@@ -79,13 +79,14 @@ def _stage(name: str, wish: Wish, users: int, duration_s: float) -> Stage:
 def _ramp(wish: Wish, users: int, duration_s: float) -> tuple[Stage, ...]:
     if wish.rate is not None:
         rates = [wish.rate * (level + 1) / _OPEN_LEVELS for level in range(_OPEN_LEVELS)]
-        steps = [_stage(f"{rate:g}/s", replace(wish, rate=rate), users, duration_s / _OPEN_LEVELS) for rate in rates]
-        return tuple(steps)
+        steps = [_stage("", replace(wish, rate=rate), users, duration_s / _OPEN_LEVELS) for rate in rates]
+        return tuple(replace(step, name=step.load) for step in steps)
     levels = [1]
     while levels[-1] * 2 < users:
         levels.append(levels[-1] * 2)
     levels += [users] if users > 1 else []
-    return tuple(_stage(f"{level} users", wish, level, duration_s / len(levels)) for level in levels)
+    steps = [_stage("", wish, level, duration_s / len(levels)) for level in levels]
+    return tuple(replace(step, name=step.load) for step in steps)
 
 
 def _spike(wish: Wish, users: int, duration_s: float) -> tuple[Stage, ...]:

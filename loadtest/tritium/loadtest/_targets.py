@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,8 +80,7 @@ def in_chaos(repository: Repository, protocol: str, models: Sequence[str]) -> It
     triton = TritonServer(repository.path, models=models or None)
     with Supervisor(triton) as supervisor, supervisor.server.client() as client:
         target = Target(_url(supervisor.server, protocol), repository, client, supervisor.server.pid)
-        with ExitStack() as stack:
-            stack.enter_context(_chaos(target, supervisor, models or repository.models()))
+        with _chaos(target, supervisor, models or repository.models()):
             yield target
 
 

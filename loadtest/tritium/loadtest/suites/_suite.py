@@ -38,7 +38,6 @@ class _Conductor:
         self._parts: list[dict[str, Any]] = []
         self._reported = 0
         self._began_s = 0.0
-        self._plan: Plan | None = None
         self._pace: Pace | None = None
 
     def start(self, environment: Any, **_: Any) -> None:
@@ -59,11 +58,11 @@ class _Conductor:
         """All options are known: tell the users what to send, and when."""
         options, runner = self._environment.parsed_options, self._environment.runner
         wish = Wish(users=options.num_users or None, models=tuple(options.models))
-        self._plan = Plan.from_json(options.plan) if options.plan else Plan(SUITES[self._suite].stages(wish))
+        plan = Plan.from_json(options.plan) if options.plan else Plan(SUITES[self._suite].stages(wish))
         # Workers are told by their master which of them they are.
         process = max(runner.worker_index, 0) if isinstance(runner, WorkerRunner) else 0
         processes = options.worker_count if isinstance(runner, WorkerRunner) else 1
-        self._pace = Pace(self._plan, process=process, processes=processes, sleep=gevent.sleep, seed=options.seed)
+        self._pace = Pace(plan, process=process, processes=processes, sleep=gevent.sleep, seed=options.seed)
         for user_class in self._user_classes:
             user_class.repository = self._repository_here or options.repository or "model_repository"
             user_class.models = tuple(options.models)
@@ -76,12 +75,12 @@ class _Conductor:
 
     def _begin(self, **_: Any) -> None:
         """All users are up: now the plan's time begins, and where the run is conducted it ends by the plan."""
-        if self._pace is None or self._plan is None or self._began_s:
+        if self._pace is None or self._began_s:
             return
         self._pace.begin()
         self._began_s = time.time()
         if not isinstance(self._environment.runner, WorkerRunner):
-            gevent.spawn_later(self._plan.duration_s, self._end)
+            gevent.spawn_later(self._pace.plan.duration_s, self._end)
 
     def _end(self) -> None:
         """The plan is over: have the last requests answered and reported, and go."""
@@ -89,13 +88,18 @@ class _Conductor:
         if isinstance(runner, MasterRunner):
             runner.send_message(_END)
             count = self._environment.parsed_options.worker_count
-            _wait_until(lambda: self._reported >= count)
+            self._wait_until(lambda: self._reported >= count)
         else:
             self._wait_for_answers()
         runner.quit()
 
     def _wait_for_answers(self) -> None:
-        _wait_until(lambda: self._pace is None or not self._pace.under_way)
+        self._wait_until(lambda: self._pace is None or not self._pace.under_way)
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self._environment.parsed_options.timeout + _LAST_S
+        while not done() and time.monotonic() < deadline:
+            gevent.sleep(0.02)
 
     def _report(self, **_: Any) -> None:
         """On a worker, in a greenlet of its own: the plan is over."""
@@ -134,12 +138,6 @@ class _Conductor:
         aside = Path(f"{options.result}.partial.npz")
         requests.save(aside)
         aside.replace(options.result)
-
-
-def _wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _LAST_S
-    while not done() and time.monotonic() < deadline:
-        gevent.sleep(0.02)
 
 
 def register(suite: str, *user_classes: type[TritonUser]) -> None:
