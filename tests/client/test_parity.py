@@ -9,15 +9,24 @@ from typing import Any
 
 import pytest
 
-from tritium.client import AsyncClient, AsyncModel, AsyncSequence, Client, Model, Sequence
+from tritium.client import (
+    AsyncClient,
+    AsyncModel,
+    AsyncPreparedCall,
+    AsyncSequence,
+    Client,
+    Model,
+    PreparedCall,
+    Sequence,
+)
 
-PAIRS = [(Client, AsyncClient), (Model, AsyncModel), (Sequence, AsyncSequence)]
+PAIRS = [(Client, AsyncClient), (Model, AsyncModel), (PreparedCall, AsyncPreparedCall), (Sequence, AsyncSequence)]
 # What `with` and `async with` look for, and what is a property in one and has to be awaited in the other.
 CONTEXT = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
 ASKED_FOR = ("metadata", "config")
 # Words that say the same in the annotations of either.
 WORDS = [
-    (r"\bAsync(Client|Model|Sequence|Iterator|Generator)\b", r"\1"),
+    (r"\bAsync(Client|Model|PreparedCall|Sequence|Iterator|Generator)\b", r"\1"),
     (r"Iterable\[Any\] \| AsyncIterable\[Any\]", "Iterable[Any]"),
 ]
 

@@ -1,7 +1,7 @@
 """The Python SDK of Tritium: numpy in, numpy out, over HTTP or gRPC."""
 
 from ._async_client import AsyncClient
-from ._async_model import AsyncModel, AsyncSequence
+from ._async_model import AsyncModel, AsyncPreparedCall, AsyncSequence
 from ._client import Client
 from ._errors import (
     AccessDeniedError,
@@ -22,7 +22,7 @@ from ._errors import (
     TritiumError,
 )
 from ._metadata import Classification, ModelMetadata, ModelStatus
-from ._model import Model, Sequence
+from ._model import Model, PreparedCall, Sequence
 from ._options import ApiKey, BearerToken, Limits, Retries, Tls
 from ._shared_memory import SharedMemory
 from ._tensors import Outputs, TensorSpec, numpy_dtype, triton_dtype
@@ -33,6 +33,7 @@ __all__ = [
     "ApiKey",
     "AsyncClient",
     "AsyncModel",
+    "AsyncPreparedCall",
     "AsyncSequence",
     "BearerToken",
     "BulkError",
@@ -51,6 +52,7 @@ __all__ = [
     "ModelNotReadyError",
     "ModelStatus",
     "Outputs",
+    "PreparedCall",
     "ProtocolError",
     "RequestRecord",
     "RequestRejectedError",

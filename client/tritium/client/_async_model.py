@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _queries as queries
 from ._base import EXPLANATION_S, record, told
 from ._bulk import Rows, async_pipelined, checked_in_flight, refuse_iterator
-from ._contract import Arguments, Contract
+from ._contract import Contract
 from ._deadline import Deadline
 from ._errors import CallError, InputError, TransportError, TritiumError
 from ._handle import (
     CHANGED,
     BaseModel,
+    Prepared,
     SequenceState,
     checked_top_k,
     refuse_decoupled,
     refuse_stream,
 )
 from ._metadata import ModelMetadata
-from ._request import Parameter
+from ._request import InferRequest, Parameter
 from ._tensors import Array
 
 if TYPE_CHECKING:
@@ -102,7 +103,34 @@ class AsyncModel(BaseModel):
         arguments = self._arguments(
             inputs, named, outputs=outputs, request_id=request_id, parameters=parameters, out=out
         )
-        return await self._run(arguments, self._client._deadline(timeout_s))
+        return await self._run(lambda contract: contract.prepare(arguments), self._client._deadline(timeout_s))
+
+    async def prepare(
+        self,
+        *inputs: Any,
+        outputs: str | Iterable[str] = (),
+        timeout_s: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        **named: Any,
+    ) -> AsyncPreparedCall:
+        """Encode the inputs of a call once, to make it many times.
+
+        >>> call = await model.prepare(x)
+        >>> first, second = await call(), await call()
+
+        Args:
+            inputs: as for a call. They are kept: nothing in them may be changed as long as the result is in use.
+            outputs: as for a call.
+            timeout_s: seconds that asking the server about the model may take; the client's own by default.
+            parameters: as for a call.
+            named: the inputs by name.
+
+        Raises:
+            InputError: as for a call.
+        """
+        arguments = self._arguments(inputs, named, outputs=outputs, parameters=parameters)
+        deadline = self._client._deadline(timeout_s)
+        return AsyncPreparedCall(self, await self._fitting(lambda contract: Prepared(arguments, contract), deadline))
 
     async def classify(
         self, *inputs: Any, top_k: int = 3, output: str | None = None, timeout_s: float | None = None, **named: Any
@@ -124,7 +152,8 @@ class AsyncModel(BaseModel):
         """
         deadline = self._client._deadline(timeout_s)
         name = await self._fitting(lambda contract: contract.label_output(output), deadline)
-        return await self._run(self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k)), deadline)
+        arguments = self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k))
+        return await self._run(lambda contract: contract.prepare(arguments), deadline)
 
     async def predict(
         self,
@@ -164,7 +193,7 @@ class AsyncModel(BaseModel):
 
         async def run(span: range) -> Any:
             arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=first.parameters)
-            return await self._run(arguments, self._client._deadline(timeout_s))
+            return await self._run(lambda contract: contract.prepare(arguments), self._client._deadline(timeout_s))
 
         with rows:
             async with aclosing(async_pipelined(rows.spans(), run, checked_in_flight(in_flight))) as parts:
@@ -275,14 +304,14 @@ class AsyncModel(BaseModel):
         """What is known of the model; asked for if it is not known yet."""
         return self._known or await self._client._contract(self.name, self.version, deadline)
 
-    async def _run(self, arguments: Arguments, deadline: Deadline) -> Any:
+    async def _run(self, made: Callable[[Contract], InferRequest], deadline: Deadline) -> Any:
         known = self._client._contracts.get(self._key)
         contract = known or await self._declared(deadline)
         while True:
             try:
                 if contract.decoupled:
                     raise refuse_decoupled(contract)
-                request = contract.prepare(arguments)
+                request = made(contract)
                 if request.reading.empty:
                     return request.reading.result(contract.nothing())
                 answer = await self._client._send(request, deadline)
@@ -317,6 +346,41 @@ class AsyncModel(BaseModel):
                 if newer != contract:
                     return newer
         raise self._about(exc)
+
+
+class AsyncPreparedCall:
+    """A call whose inputs are encoded once: what :meth:`AsyncModel.prepare` returns.
+
+    Several tasks may make it at once. Where the server shows that the model is not the same any more, the inputs are
+    encoded anew.
+    """
+
+    def __init__(self, model: AsyncModel, prepared: Any) -> None:
+        self._model = model
+        self._prepared: Prepared = prepared
+
+    def __repr__(self) -> str:
+        """As in ``AsyncPreparedCall(AsyncModel(…))``."""
+        return f"{type(self).__name__}({self._model!r})"
+
+    async def __call__(self, *, timeout_s: float | None = None, request_id: str = "") -> Any:
+        """Run the model.
+
+        Args:
+            timeout_s: as for a call of the model.
+            request_id: as for a call of the model.
+
+        Returns:
+            As a call of the model.
+
+        Raises:
+            InputError: the model is another one by now, and does not take the inputs.
+            TransportError: no answer arrived.
+            ServerError: the server refused the request, or the model failed.
+        """
+        model, prepared = self._model, self._prepared
+        chosen = model._request_id(request_id)
+        return await model._run(lambda contract: prepared.again(contract, chosen), model._client._deadline(timeout_s))
 
 
 class AsyncSequence:

@@ -49,6 +49,14 @@ class BaseModel:
         exc.model, exc.url = exc.model or self.name, exc.url or self._client.url
         return exc
 
+    def _request_id(self, request_id: str) -> str:
+        """A caller's id, or one that is made up."""
+        try:
+            return checked_request_id(request_id) if request_id else new_request_id()
+        except InputError as exc:
+            self._about(exc)
+            raise
+
     def _arguments(
         self,
         inputs: tuple[Any, ...],
@@ -61,12 +69,13 @@ class BaseModel:
         top_k: int = 0,
     ) -> Arguments:
         client = self._client
+        request_id = self._request_id(request_id)
         try:
             return Arguments(
                 inputs,
                 named,
                 checked_outputs(outputs) if outputs else (),
-                checked_request_id(request_id) if request_id else new_request_id(),
+                request_id,
                 checked_parameters(parameters) if parameters else NO_PARAMETERS,
                 top_k,
                 out,
@@ -75,6 +84,36 @@ class BaseModel:
         except InputError as exc:
             self._about(exc)
             raise
+
+
+class Prepared:
+    """What `PreparedCall` and `AsyncPreparedCall` share: a request that is made once, and anew for a changed model."""
+
+    def __init__(self, arguments: Arguments, contract: Contract) -> None:
+        self._arguments = arguments
+        self._made = contract, self.first(contract)
+
+    def first(self, contract: Contract) -> InferRequest:
+        """Make the request.
+
+        Raises:
+            InputError: it does not fit what is known of the model.
+        """
+        if contract.decoupled:
+            raise refuse_decoupled(contract)
+        return contract.prepare(self._arguments)
+
+    def again(self, contract: Contract, request_id: str) -> InferRequest:
+        """The request under another id.
+
+        Raises:
+            InputError: the model is another one by now, and does not take it.
+        """
+        made_for, request = self._made
+        if made_for is not contract:
+            request = self.first(contract)
+            self._made = contract, request
+        return request.again(request_id)
 
 
 def checked_outputs(outputs: str | Iterable[str]) -> tuple[str, ...]:

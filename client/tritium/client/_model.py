@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _queries as queries
 from ._base import EXPLANATION_S, record, told
 from ._bulk import Rows, checked_in_flight, pipelined, refuse_iterator
-from ._contract import Arguments, Contract
+from ._contract import Contract
 from ._deadline import Deadline
 from ._errors import CallError, InputError, TransportError, TritiumError
 from ._handle import (
     CHANGED,
     BaseModel,
+    Prepared,
     SequenceState,
     checked_top_k,
     refuse_decoupled,
     refuse_stream,
 )
 from ._metadata import ModelMetadata
-from ._request import Parameter
+from ._request import InferRequest, Parameter
 from ._tensors import Array
 
 if TYPE_CHECKING:
@@ -106,7 +107,34 @@ class Model(BaseModel):
         arguments = self._arguments(
             inputs, named, outputs=outputs, request_id=request_id, parameters=parameters, out=out
         )
-        return self._run(arguments, self._client._deadline(timeout_s))
+        return self._run(lambda contract: contract.prepare(arguments), self._client._deadline(timeout_s))
+
+    def prepare(
+        self,
+        *inputs: Any,
+        outputs: str | Iterable[str] = (),
+        timeout_s: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        **named: Any,
+    ) -> PreparedCall:
+        """Encode the inputs of a call once, to make it many times.
+
+        >>> call = model.prepare(x)
+        >>> first, second = call(), call()
+
+        Args:
+            inputs: as for a call. They are kept: nothing in them may be changed as long as the result is in use.
+            outputs: as for a call.
+            timeout_s: seconds that asking the server about the model may take; the client's own by default.
+            parameters: as for a call.
+            named: the inputs by name.
+
+        Raises:
+            InputError: as for a call.
+        """
+        arguments = self._arguments(inputs, named, outputs=outputs, parameters=parameters)
+        deadline = self._client._deadline(timeout_s)
+        return PreparedCall(self, self._fitting(lambda contract: Prepared(arguments, contract), deadline))
 
     def classify(
         self, *inputs: Any, top_k: int = 3, output: str | None = None, timeout_s: float | None = None, **named: Any
@@ -128,7 +156,8 @@ class Model(BaseModel):
         """
         deadline = self._client._deadline(timeout_s)
         name = self._fitting(lambda contract: contract.label_output(output), deadline)
-        return self._run(self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k)), deadline)
+        arguments = self._arguments(inputs, named, outputs=name, top_k=checked_top_k(top_k))
+        return self._run(lambda contract: contract.prepare(arguments), deadline)
 
     def predict(
         self,
@@ -168,7 +197,7 @@ class Model(BaseModel):
 
         def run(span: range) -> Any:
             arguments = self._arguments(*rows.part(span), outputs=first.outputs, parameters=first.parameters)
-            return self._run(arguments, self._client._deadline(timeout_s))
+            return self._run(lambda contract: contract.prepare(arguments), self._client._deadline(timeout_s))
 
         with rows, _pool(in_flight) as pool:
             for span, future in pipelined(
@@ -283,14 +312,14 @@ class Model(BaseModel):
         """What is known of the model; asked for if it is not known yet."""
         return self._known or self._client._contract(self.name, self.version, deadline)
 
-    def _run(self, arguments: Arguments, deadline: Deadline) -> Any:
+    def _run(self, made: Callable[[Contract], InferRequest], deadline: Deadline) -> Any:
         known = self._client._contracts.get(self._key)
         contract = known or self._declared(deadline)
         while True:
             try:
                 if contract.decoupled:
                     raise refuse_decoupled(contract)
-                request = contract.prepare(arguments)
+                request = made(contract)
                 if request.reading.empty:
                     return request.reading.result(contract.nothing())
                 answer = self._client._send(request, deadline)
@@ -325,6 +354,41 @@ class Model(BaseModel):
                 if newer != contract:
                     return newer
         raise self._about(exc)
+
+
+class PreparedCall:
+    """A call whose inputs are encoded once: what :meth:`Model.prepare` returns.
+
+    Several threads may make it at once. Where the server shows that the model is not the same any more, the inputs are
+    encoded anew.
+    """
+
+    def __init__(self, model: Model, prepared: Any) -> None:
+        self._model = model
+        self._prepared: Prepared = prepared
+
+    def __repr__(self) -> str:
+        """As in ``PreparedCall(Model(…))``."""
+        return f"{type(self).__name__}({self._model!r})"
+
+    def __call__(self, *, timeout_s: float | None = None, request_id: str = "") -> Any:
+        """Run the model.
+
+        Args:
+            timeout_s: as for a call of the model.
+            request_id: as for a call of the model.
+
+        Returns:
+            As a call of the model.
+
+        Raises:
+            InputError: the model is another one by now, and does not take the inputs.
+            TransportError: no answer arrived.
+            ServerError: the server refused the request, or the model failed.
+        """
+        model, prepared = self._model, self._prepared
+        chosen = model._request_id(request_id)
+        return model._run(lambda contract: prepared.again(contract, chosen), model._client._deadline(timeout_s))
 
 
 class Sequence:

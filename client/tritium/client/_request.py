@@ -148,6 +148,21 @@ class InferRequest:
         """The version that is asked for; empty if the server chooses."""
         return self.layout.version
 
+    def again(self, request_id: str) -> InferRequest:
+        """The same request once more, as another one: it shares all but the id."""
+        return InferRequest(
+            self.layout,
+            self.reading,
+            self.arrays,
+            self.data,
+            request_id,
+            self.parameters,
+            self.binary,
+            self.queue_timeout,
+            self.repeatable,
+            self.operation,
+        )
+
     def parameters_within(self, left_s: float) -> dict[str, Parameter]:
         """The request's parameters, with what is left of its time as the limit for the server's queue."""
         parameters = dict(self.parameters)
