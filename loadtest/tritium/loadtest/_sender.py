@@ -18,6 +18,7 @@ from typing import Any
 from tritium.client import (
     AsyncClient,
     AsyncModel,
+    AsyncPreparedCall,
     Client,
     DeadlineExceededError,
     Limits,
@@ -76,11 +77,12 @@ async def send(url: str, block: Block, traffic: GoldenTraffic) -> tuple[Figures,
         limits=Limits(max_connections=block.users),
     ) as client:
         model = client.model(block.model)
+        calls: dict[Case, AsyncPreparedCall] = {}
         begin_s = time.perf_counter() + block.settle_s
         end_s = begin_s + block.block_s
         await asyncio.gather(
             *(
-                _use(model, traffic.requests(block.seed + user, models=[block.model]), begin_s, end_s, recorder)
+                _use(model, traffic.requests(block.seed + user, models=[block.model]), calls, begin_s, end_s, recorder)
                 for user in range(block.users)
             )
         )
@@ -88,12 +90,22 @@ async def send(url: str, block: Block, traffic: GoldenTraffic) -> tuple[Figures,
     return figures(requests, block.block_s), dict(requests.errors)
 
 
-async def _use(model: AsyncModel, cases: Iterator[Case], begin_s: float, end_s: float, recorder: Recorder) -> None:
+async def _use(
+    model: AsyncModel,
+    cases: Iterator[Case],
+    calls: dict[Case, AsyncPreparedCall],
+    begin_s: float,
+    end_s: float,
+    recorder: Recorder,
+) -> None:
+    """Be one user; `calls` are those of all, each made when it is needed first."""
     clock = time.perf_counter
     while (sent_s := clock()) < end_s:
         case, error = next(cases), ""
         try:
-            answer = await model(case.inputs)
+            if case not in calls:
+                calls[case] = await model.prepare(case.inputs)
+            answer = await calls[case]()
             got_s = clock()
             case.check(answer)
             outcome = Outcome.RIGHT

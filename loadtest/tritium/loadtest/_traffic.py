@@ -33,7 +33,7 @@ class WrongAnswerError(Exception):
 
 
 class Case:
-    """One request: ready-made inputs, and how to tell a right answer.
+    """One request: inputs that are encoded once, and how to tell a right answer.
 
     Args:
         model: the handle that is called.
@@ -43,23 +43,20 @@ class Case:
 
     Attributes:
         inputs: by name, the same arrays for every request.
+        send: asks the server; returns what the model's handle does.
     """
 
-    __slots__ = ("_known", "_model", "_names", "_outputs", "_tolerance", "inputs", "name", "rows")
+    __slots__ = ("_known", "_names", "_outputs", "_tolerance", "inputs", "name", "rows", "send")
 
     def __init__(self, model: Model, golden: GoldenCases, tolerance: Tolerance, rows: int) -> None:
-        self._model = model
         self._outputs = golden.outputs
         self._names = list(golden.outputs)
         self._tolerance = tolerance
         self._known: set[tuple[bytes, ...]] = set()
         self.name = model.name
         self.inputs = {name: np.ascontiguousarray(array) for name, array in golden.inputs.items()}
+        self.send = model.prepare(self.inputs)
         self.rows = rows
-
-    def send(self) -> Any:
-        """Ask the server; what its handle returned."""
-        return self._model(self.inputs)
 
     def check(self, answer: Any) -> None:
         """Compare an answer with the golden outputs.
