@@ -27,7 +27,7 @@ def copy(zoo: Repository, tmp_path: Path) -> Path:
 def test_good_repository_is_the_verdict_yes(run: Run, copy: Path) -> None:
     result = run("lint", copy)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == f"{copy}: nothing was found\n"
+    assert result.stderr == f"{copy}: nothing is wrong\n"
 
 
 def test_good_repository_is_the_verdict_yes_as_json(run: Run, copy: Path) -> None:

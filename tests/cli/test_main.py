@@ -349,8 +349,11 @@ def test_a_number_that_is_no_port_is_wrong_usage(run: Run, zoo: Repository, comm
 def test_errors_of_a_real_process_carry_no_traceback(spawn: Spawn, tmp_path: Path) -> None:
     done = spawn("serve", "--repository", tmp_path / "none", "--json")
     assert done.returncode == 2
-    assert done.stderr == f"Error: There is no model repository at {tmp_path / 'none'}\n"
+    assert (
+        done.stderr
+        == f"Error: There is no model repository at {tmp_path / 'none'}; `--repository FOLDER` names another\n"
+    )
     assert json.loads(done.stdout) == {
-        "error": f"There is no model repository at {tmp_path / 'none'}",
+        "error": f"There is no model repository at {tmp_path / 'none'}; `--repository FOLDER` names another",
         "kind": "InputError",
     }

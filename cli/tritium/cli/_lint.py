@@ -36,5 +36,5 @@ def command(ctx: click.Context, folder: Path, as_json: bool) -> None:
             click.secho(f"{finding.severity} {finding.code}", fg=_COLOURS[finding.severity], nl=False)
             click.echo(f": {finding.place}: {finding.message}\n    → {finding.fix}")
         found_text = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in sorted(counts.items()))
-        say(f"{folder}: {found_text or 'nothing was found'}")
+        say(f"{folder}: {found_text or 'nothing is wrong'}")
     ctx.exit(0 if ok else 1)

@@ -42,7 +42,7 @@ class Repository:
             except OSError as exc:
                 raise InputError(f"The repository {self.path} cannot be made: {exc.strerror}") from exc
         if not self.path.is_dir():
-            raise InputError(f"There is no model repository at {self.path}")
+            raise InputError(f"There is no model repository at {self.path}; `--repository FOLDER` names another")
 
     def __repr__(self) -> str:
         """As in ``Repository('/srv/models')``."""
@@ -119,15 +119,19 @@ class Repository:
         """
         folder = self.path / check_name(model)
         if not folder.is_dir():
-            raise InputError(f"There is no model {model!r} in {self.path}{self._hint(model)}")
+            raise InputError(
+                f"There is no model {model!r} in {self.path}; it has {', '.join(self.models()) or 'none'}"
+                f"{self._hint(model)}"
+            )
         return folder
 
     def version_folder(self, model: str, version: str | int | None = None) -> Path:
         """The folder of a version; of the latest if none is named.
 
         Raises:
-            InputError: there is no such version.
+            InputError: there is no such model, or no such version of it.
         """
+        self.model_folder(model)
         versions = [str(number) for number in self.versions(model)]
         if not versions:
             raise InputError(f"{model!r} has no version in {self.path}{self._hint(model)}")

@@ -100,11 +100,8 @@ class TritonServer:
         self.source = source_of(repository, models or (), progress)
         self.repository = self.source.repository
         known = self.repository.models()
-        unknown = sorted(set(models or ()) - set(known))
-        if unknown:
-            raise InputError(
-                f"There is no model {unknown[0]!r} in {self.repository.path}; it has {', '.join(known) or 'none'}"
-            )
+        for model in sorted(set(models or ()) - set(known)):
+            self.repository.version_folder(model)  # says what there is instead
         if not known:
             raise InputError(
                 f"There are no models in {self.repository.path}; `tritium zoo train` builds the reference models"
