@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from tests.server.conftest import wait_until
 
 from tritium.exporters.zoo import MODELS
 from tritium.repository import GoldenCases, Manifest, Repository, load_golden
@@ -397,6 +401,42 @@ class TestLoad:
             "errors=0": False,
             "wrong=0": False,
         }
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_ctrl_c_ends_a_run_with_what_was_measured(
+        self, zoo: Repository, server: TritonServer, tmp_path: Path, workers: int
+    ) -> None:
+        result, report = tmp_path / "result.json", tmp_path / "report.html"
+        arguments = ["load", "soak", "--url", server.http_url, "--repository", zoo.path, "--model", "digits_mlp"]
+        arguments += ["--users", 2, "--duration", 120, "--workers", workers, "--output", result, "--report", report]
+        with (
+            server.client() as client,
+            subprocess.Popen(
+                [sys.executable, "-m", "tritium.cli", *map(str, arguments)], stdout=subprocess.PIPE, text=True
+            ) as process,
+        ):
+            model = client.model("digits_mlp")
+
+            def answered() -> int:
+                (counts,) = model.statistics()["model_stats"]
+                return int(counts["inference_count"])
+
+            # The first of them warm the server up; these are more than can be sent until the plan begins.
+            enough = answered() + 4000
+            try:
+                wait_until(lambda: answered() > enough, timeout_s=90)
+                process.send_signal(signal.SIGINT)
+                printed, _ = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert process.returncode == 130
+        (run,) = json.loads(result.read_text())["runs"]
+        assert run["interrupted"] is True
+        assert run["everywhere"]["right"] > 0
+        assert run["everywhere"]["errors"] == 0
+        assert "the run was interrupted after " in printed
+        assert "The run was interrupted." in report.read_text()
+        assert not json.loads(result.read_text())["ok"]
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -49,6 +49,16 @@ def test_a_plan_comes_back_from_its_json_as_it_was() -> None:
     assert Plan.from_json(Plan(stages).to_json()).stages == tuple(stages)
 
 
+@pytest.mark.parametrize(
+    ("elapsed_s", "durations_s"), [(0.5, [0.5]), (2.0, [2.0]), (2.5, [2.0, 0.5]), (1000.0, [2.0, 3.0])]
+)
+def test_a_plan_that_is_cut_has_what_lies_before_the_moment(elapsed_s: float, durations_s: list[float]) -> None:
+    plan = Plan([Stage(name="a", duration_s=2.0, users=1), Stage(name="b", duration_s=3.0, users=9)])
+    cut = plan.until(elapsed_s)
+    assert [stage.duration_s for stage in cut.stages] == durations_s
+    assert [stage.users for stage in cut.stages] == [1, 9][: len(durations_s)]
+
+
 def test_the_settling_of_a_stage_is_a_fifth_of_it_and_two_seconds_at_most() -> None:
     assert [stage(duration_s=s).settling_s for s in (1, 10, 600)] == [pytest.approx(0.2), 2, 2]
 

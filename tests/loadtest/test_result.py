@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,24 @@ def test_a_late_load_generator_is_remarked_on() -> None:
         recorder.add("cnn", Outcome.RIGHT, due_s=2.5 + place / 100, latency_ms=60, late_ms=50)
     (remark,) = result(Requests.merged([recorder.take()])).remarks
     assert "sent 50 ms late or later" in remark
+
+
+def test_a_run_that_was_cut_has_the_figures_of_its_time_and_is_not_good() -> None:
+    found = replace(requests(*evenly(4.0, 10, 1.0)), cut_s=3.0)
+    run = result(found)
+    assert run.interrupted
+    assert run.remarks == ("the run was interrupted after 3.0 of 4 s",)
+    assert [item.stage.duration_s for item in run.stages] == [2.0, 1.0]
+    assert run.everywhere.requests == 30
+    assert run.judged.requests_per_s == pytest.approx(10, abs=1)
+    assert len(run.timeline) == 3
+    assert not LoadReport(runs=(run,), verdicts=()).ok
+
+
+def test_a_run_that_was_cut_before_anything_is_judged_has_no_figures_to_judge() -> None:
+    run = result(replace(requests(*evenly(4.0, 10, 1.0)), cut_s=1.0))
+    assert (run.judged.requests, run.judged.requests_per_s) == (0, 0.0)
+    assert run.everywhere.requests == 10
 
 
 def test_a_run_without_requests_is_not_good_whatever_the_objectives_say() -> None:

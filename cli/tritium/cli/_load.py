@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ def _weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
     return weights
 
 
+# What a shell says of a command that Ctrl-C has ended.
+_INTERRUPTED = 128 + signal.SIGINT
 _HELP = """Load a server, check every answer, judge.
 
 SUITE is one of:
@@ -44,7 +47,7 @@ SUITE is one of:
   chaos     processes are killed and versions reloaded
 
 Exits 1 if an objective is not met. What must be met without --slo depends on the suite; for most of them it is that
-every answer is right.
+every answer is right. Ctrl-C ends a run early: what was measured until then is printed and written, and it exits 130.
 """
 
 
@@ -118,28 +121,33 @@ def command(
     as_json: bool,
 ) -> None:
     """Run a suite; see `_HELP`."""
-    from tritium.loadtest import join_run, run_suite
+    from tritium.loadtest import LoadInterrupted, join_run, run_suite
 
     if join is not None:
         ctx.exit(join_run(suite, join, repository=repository, protocol=protocol))
-    found = run_suite(
-        suite,
-        repository=repository,
-        url=url,
-        protocol=protocol,
-        models=models,
-        weights=weights,
-        users=users,
-        duration_s=duration,
-        rate=rate,
-        objectives=slo,
-        repeats=repeats,
-        workers=workers,
-        remote_workers=remote_workers,
-        bind=bind,
-        timeout_s=timeout,
-        progress=say,
-    )
+    exit_code = None
+    try:
+        found = run_suite(
+            suite,
+            repository=repository,
+            url=url,
+            protocol=protocol,
+            models=models,
+            weights=weights,
+            users=users,
+            duration_s=duration,
+            rate=rate,
+            objectives=slo,
+            repeats=repeats,
+            workers=workers,
+            remote_workers=remote_workers,
+            bind=bind,
+            timeout_s=timeout,
+            progress=say,
+        )
+    except LoadInterrupted as exc:
+        # What was measured is worth keeping.
+        found, exit_code = exc.report, _INTERRUPTED
     if output is not None:
         found.save(output)
         say(f"wrote {output}")
@@ -152,7 +160,7 @@ def command(
         print_json(found.to_json())
     else:
         _print(found)
-    ctx.exit(0 if found.ok else 1)
+    ctx.exit(exit_code if exit_code is not None else 0 if found.ok else 1)
 
 
 def _print(report: LoadReport) -> None:

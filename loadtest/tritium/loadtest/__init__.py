@@ -1,7 +1,7 @@
 """Load tests with checked answers. Importing this does not import Locust; `tritium.loadtest.users` does."""
 
 from ._compare import Comparison, Difference, compare_reports
-from ._errors import LoadError
+from ._errors import LoadError, LoadInterrupted
 from ._figures import Figures
 from ._objectives import Verdict
 from ._observer import Work
@@ -23,6 +23,7 @@ __all__ = [
     "Knobs",
     "Level",
     "LoadError",
+    "LoadInterrupted",
     "LoadReport",
     "LoadResult",
     "Second",

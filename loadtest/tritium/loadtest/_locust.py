@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tritium.client import MissingExtraError
@@ -22,8 +22,12 @@ from ._requests import Requests
 
 # What Locust gets beyond the run itself and its last requests: its own start and end.
 _GRACE_S = 60.0
+# How long Locust may take to write down what it has when Ctrl-C ends it.
+_LAST_WORDS_S = 10.0
 # How long workers of other machines are waited for.
 _REMOTE_S = 300.0
+# Every request of a run.
+_RESULT = "requests.npz"
 _SUITES = Path(__file__).parent / "suites"
 # Of each suite's locustfile the user class for a URL.
 _KINDS = {"http": "Http", "https": "Http", "grpc": "Grpc", "grpcs": "Grpc"}
@@ -65,11 +69,12 @@ class Job:
 
 
 def run_locust(job: Job) -> Requests:
-    """Let Locust do it; every request that it sent.
+    """Let Locust do it; every request that it sent, until the plan's end or until Ctrl-C.
 
     Raises:
         MissingExtraError: Locust is not installed.
         LoadError: it did not run to its end.
+        KeyboardInterrupt: before the plan had begun.
     """
     users = max(stage.users for stage in job.plan.stages)
     command = [
@@ -90,9 +95,9 @@ def run_locust(job: Job) -> Requests:
     patience_s = job.plan.duration_s + job.timeout_s + _GRACE_S
     with tempfile.TemporaryDirectory(prefix="tritium-load-") as name:
         folder = Path(name)
-        command += ["--result", str(folder / "requests.npz")]
+        command += ["--result", str(folder / _RESULT)]
         if not job.workers and not job.remote:
-            _run([command], patience_s, folder)
+            cut_at_s = _run([command], patience_s, folder)
         else:
             conductor = ["--master", "--master-bind-host", job.bind, "--master-bind-port", str(job.port)]
             count = str(job.workers + job.remote)
@@ -100,8 +105,13 @@ def run_locust(job: Job) -> Requests:
             conductor += ["--expect-workers-max-wait", f"{_REMOTE_S if job.remote else _GRACE_S:.0f}"]
             own = [worker_command(job.suite, job.url.partition("://")[0], _own(job.bind), job.port)] * job.workers
             waiting_s = _REMOTE_S if job.remote else 0.0
-            _run([command + conductor, *own], patience_s + waiting_s, folder)
-        return Requests.load(folder / "requests.npz")
+            cut_at_s = _run([command + conductor, *own], patience_s + waiting_s, folder)
+        requests = Requests.load(folder / _RESULT)
+    if cut_at_s is None:
+        return requests
+    if not requests.began_s < cut_at_s or not requests.began_s:
+        raise KeyboardInterrupt
+    return replace(requests, cut_s=cut_at_s - requests.began_s)
 
 
 def worker_command(suite: str, scheme: str, host: str, port: int) -> list[str]:
@@ -133,19 +143,40 @@ def free_port(host: str) -> int:
         return int(listener.getsockname()[1])
 
 
-def _run(commands: Sequence[Sequence[str]], timeout_s: float, folder: Path) -> None:
-    """Run the conductor, which comes first, and its workers, until the conductor ends; none of them outlives this."""
+def _run(commands: Sequence[Sequence[str]], timeout_s: float, folder: Path) -> float | None:
+    """Run the conductor, which comes first, and its workers, until the conductor ends; none of them outlives this.
+
+    Returns:
+        When Ctrl-C ended them, in seconds of Unix time; None if they ended by themselves.
+    """
     logs = [folder / f"locust-{number}.log" for number in range(len(commands))]
     processes: list[subprocess.Popen[bytes]] = []
     deadline = time.monotonic() + timeout_s
+    cut_at_s = None
     try:
         for command, log in zip(commands, logs, strict=True):
             with log.open("wb") as output:
                 processes.append(
-                    subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+                    subprocess.Popen(
+                        command,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        stdin=subprocess.DEVNULL,
+                        # Ctrl-C is for this process, which then tells them in turn.
+                        process_group=0,
+                    )
                 )
-        for process in processes:  # workers end when their conductor has told them to
-            process.wait(max(deadline - time.monotonic(), 0.0))
+        try:
+            for process in processes:  # workers end when their conductor has told them to
+                process.wait(max(deadline - time.monotonic(), 0.0))
+        except KeyboardInterrupt:
+            cut_at_s = time.time()
+            # The conductor's workers are told by it.
+            processes[0].send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                processes[0].wait(_LAST_WORDS_S)
+            if not (folder / _RESULT).exists():
+                raise
     except subprocess.TimeoutExpired as exc:
         raise LoadError(f"Locust was still running {timeout_s:g} s after its start:\n{_last_words(logs)}") from exc
     finally:
@@ -156,8 +187,9 @@ def _run(commands: Sequence[Sequence[str]], timeout_s: float, folder: Path) -> N
     words = _last_words(logs)
     if "No module named locust" in words:
         raise MissingExtraError("locust", "loadtest")
-    if processes[0].returncode or not (folder / "requests.npz").exists():
+    if cut_at_s is None and (processes[0].returncode or not (folder / _RESULT).exists()):
         raise LoadError(f"Locust ended with exit code {processes[0].returncode}:\n{words}")
+    return cut_at_s
 
 
 def _last_words(logs: Sequence[Path]) -> str:

@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 # What a stage's begin is left out of its figures: connections are made, and batches of the last stage's size end.
 _SETTLING_S = 2.0
@@ -70,6 +70,13 @@ class Plan:
     def begin_s(self, index: int) -> float:
         """When a stage begins."""
         return self.ends_s[index] - self.stages[index].duration_s
+
+    def until(self, elapsed_s: float) -> Plan:
+        """What of it lies before a moment, which is after its begin."""
+        elapsed_s = min(elapsed_s, self.duration_s)
+        last = bisect.bisect_left(self.ends_s, elapsed_s)
+        left_s = elapsed_s - self.begin_s(last)
+        return Plan([*self.stages[:last], replace(self.stages[last], duration_s=left_s)])
 
     def arrivals(self, *, share: float = 1.0, seed: int | None = None) -> Iterator[float]:
         """The times, in seconds from the begin, at which the requests of the open-loop stages are due: Poisson.

@@ -104,12 +104,13 @@ def _sections(report: LoadReport) -> list[dict[str, Any]]:
             )
 
     if report.suite == "batching":
+        # A distribution of all of them together would be of none.
         title, plots = "The variants", _plots.variant_plots(report)
     elif len(report.levels) > 1:
-        title, plots = "The levels of load", _plots.level_plots(report)
+        title, plots = "The levels of load", [*_plots.level_plots(report), *_plots.distribution_plots(report)]
     else:
-        title, plots = "The load", _plots.work_plots(report.levels)
-    add(title, [*plots, *_plots.distribution_plots(report)], _levels(report))
+        title, plots = "The load", [*_plots.work_plots(report.levels), *_plots.distribution_plots(report)]
+    add(title, plots, _levels(report))
     for number, run in enumerate(report.runs, 1):
         title = "Over time" if len(report.runs) == 1 else f"Over time, run {number}"
         add(title, _timeline.time_plots(run, len(report.runs)), run=run, folded=number > 1)
@@ -118,7 +119,9 @@ def _sections(report: LoadReport) -> list[dict[str, Any]]:
 
 def _verdict(report: LoadReport) -> dict[str, Any]:
     missed = sum(not verdict.ok for verdict in report.verdicts)
-    if not all(run.everywhere.requests for run in report.runs):
+    if any(run.interrupted for run in report.runs):
+        words = "The run was interrupted."
+    elif not all(run.everywhere.requests for run in report.runs):
         words = "There was a run in which no request was answered."
     elif missed:
         words = f"{missed} of {len(report.verdicts)} objectives not met."

@@ -105,6 +105,7 @@ class Requests:
         models: their names.
         errors: how often each error came, by its first line.
         began_s: the run's begin, in seconds of Unix time.
+        cut_s: when Ctrl-C ended the run, in seconds from its begin; None if it ended by its plan.
     """
 
     due_s: NDArray[np.float64]
@@ -116,6 +117,7 @@ class Requests:
     models: tuple[str, ...]
     errors: Mapping[str, int]
     began_s: float = 0.0
+    cut_s: float | None = None
 
     @classmethod
     def merged(cls, parts: Iterable[Mapping[str, Any]], *, began_s: float = 0.0) -> Requests:
@@ -134,7 +136,7 @@ class Requests:
         order = np.argsort(whole["due_s"], kind="stable")
         kept = dict(errors.most_common(_KEPT_ERRORS))
         typed = {name: _typed(name, column[order]) for name, column in whole.items()}
-        return cls(models=tuple(models), errors=kept, began_s=began_s, **typed)
+        return cls(models=tuple(models), errors=kept, began_s=began_s, cut_s=None, **typed)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -170,7 +172,7 @@ class Requests:
         with np.load(path, allow_pickle=False) as file:
             models, errors, began_s = json.loads(file["words"].tobytes())
             columns = {name: _typed(name, file[name]) for name in _COLUMNS}
-            return cls(models=tuple(models), errors=errors, began_s=began_s, **columns)
+            return cls(models=tuple(models), errors=errors, began_s=began_s, cut_s=None, **columns)
 
 
 def _typed(name: str, column: NDArray[Any]) -> NDArray[Any]:

@@ -93,6 +93,7 @@ class LoadResult:
         memory_rise_percent: of the server's memory, from after the warm-up to the end; None where nobody could look.
         remarks: what one should know before believing the figures.
         machine: where it ran.
+        interrupted: whether Ctrl-C ended it; then the last of its stages is as long as it was.
     """
 
     suite: str
@@ -111,6 +112,7 @@ class LoadResult:
     memory_rise_percent: float | None = None
     remarks: tuple[str, ...] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
 
     @property
     def duration_s(self) -> float:
@@ -163,8 +165,9 @@ class LoadReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there was an answer in every run, and every objective was reached."""
-        return all(run.everywhere.requests for run in self.runs) and all(verdict.ok for verdict in self.verdicts)
+        """Whether every run came to its end and had an answer, and every objective was reached."""
+        whole = all(run.everywhere.requests and not run.interrupted for run in self.runs)
+        return whole and all(verdict.ok for verdict in self.verdicts)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -242,6 +245,10 @@ def result_of(
         events: what was done to it, and when, in seconds from the run's begin.
         find_knee: whether the stages are levels of one load, and what is judged is the knee.
     """
+    planned_s = plan.duration_s
+    if requests.cut_s is not None:
+        plan = plan.until(requests.cut_s)
+        requests = requests.between(-np.inf, plan.duration_s)
     stages = tuple(_stage_result(plan, index, requests, looks) for index in range(len(plan.stages)))
     place = knee([item.figures for item in stages]) if find_knee else None
     judged = [index for index, stage in enumerate(plan.stages) if (stage.judged if place is None else index == place)]
@@ -267,8 +274,9 @@ def result_of(
         knee=None if place is None else plan.stages[place].name,
         events=tuple(events),
         memory_rise_percent=_memory_rise(looks, began_s, ended_s),
-        remarks=_remarks(found, requests),
+        remarks=_remarks(found, requests, plan, planned_s),
         machine=_machine(),
+        interrupted=requests.cut_s is not None,
     )
 
 
@@ -325,8 +333,10 @@ def _memory_rise(looks: Sequence[Look], began_s: float, ended_s: float) -> float
     return 100 * (float(np.median(late)) / float(np.median(early)) - 1) if early and late else None
 
 
-def _remarks(found: Figures, requests: Requests) -> tuple[str, ...]:
+def _remarks(found: Figures, requests: Requests, plan: Plan, planned_s: float) -> tuple[str, ...]:
     remarks = []
+    if requests.cut_s is not None:
+        remarks.append(f"the run was interrupted after {plan.duration_s:.1f} of {planned_s:g} s")
     if not len(requests):
         remarks.append("no request was answered, or failed, in the whole run")
     if found.late_p99_ms > _LATE_MS:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tritium.client import Client, InputError
 from tritium.repository import Repository
 
-from ._errors import LoadError
+from ._errors import LoadError, LoadInterrupted
 from ._locust import Job, free_port, run_locust, run_worker
 from ._objectives import parse_objectives
 from ._observer import Observer
@@ -86,6 +86,7 @@ def run_suite(
         InputError: an argument cannot be used.
         TritiumError: the server cannot be reached or started, or does not serve what the repository holds.
         LoadError: Locust did not run to its end.
+        LoadInterrupted: Ctrl-C ended a run; it has the report of what was measured until then.
     """
     chosen = _suite(suite)
     source = repository if isinstance(repository, Repository) else Repository(repository)
@@ -122,14 +123,15 @@ def run_suite(
         # What cannot be sent is said here, and not by a traceback of Locust's.
         with Client(target.url, timeout_s=timeout_s) as client:
             GoldenTraffic(target.repository, client, job.models, job.weights)
-        runs = [
-            _run(chosen, wish, replace(job, seed=number), target, progress, f"run {number + 1} of {repeats}")
-            for number in range(repeats)
-        ]
-    return LoadReport(
-        runs=tuple(runs),
-        verdicts=tuple(goal.judge([run.evidence for run in runs]) for goal in goals),
-    )
+        runs: list[LoadResult] = []
+        while len(runs) < repeats and not (runs and runs[-1].interrupted):
+            which = f"run {len(runs) + 1} of {repeats}"
+            runs.append(_run(chosen, wish, replace(job, seed=len(runs)), target, progress, which))
+    verdicts = tuple(goal.judge([run.evidence for run in runs]) for goal in goals)
+    report = LoadReport(runs=tuple(runs), verdicts=verdicts)
+    if runs[-1].interrupted:
+        raise LoadInterrupted(report)
+    return report
 
 
 def join_run(suite: str, address: str, *, repository: str | Path | Repository, protocol: str = "http") -> int:
@@ -173,7 +175,10 @@ def _run(
     if suite.name == "overload" and wish.rate is None:
         progress(f"{suite.name}, {which}: what can the server take?")
         stages = suite.stages(replace(wish, duration_s=_CAPACITY_S))
-        found = result_of(suite.name, job.url, Plan(stages), run_locust(replace(job, plan=Plan(stages))), ())
+        asked = run_locust(replace(job, plan=Plan(stages)))
+        if asked.cut_s is not None:
+            raise KeyboardInterrupt
+        found = result_of(suite.name, job.url, Plan(stages), asked, ())
         if not found.judged.right:
             raise LoadError(f"{job.url} gave no right answer in {_CAPACITY_S:g} s, so there is nothing to overload")
         job = replace(job, plan=Plan(suite.stages(replace(wish, rate=found.judged.requests_per_s))))
