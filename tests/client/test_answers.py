@@ -232,7 +232,7 @@ def test_every_error_of_a_socket_is_mapped(
 
     class Broken(socket.socket):
         connect = fail if moment == "connect" else socket.socket.connect
-        sendall = fail if moment == "send" else socket.socket.sendall
+        send = fail if moment == "send" else socket.socket.send
         recv_into = fail if moment == "receive" else socket.socket.recv_into
 
     with Client(server.http_url, retries=Retries(attempts=1)) as client:

@@ -286,7 +286,10 @@ class _Connection:
             if len(parts) == 1 or not self._gathers:
                 for part in parts:
                     sock.settimeout(deadline.need_s(self._endpoint))
-                    sock.sendall(part)
+                    sent = sock.send(part)  # nearly always all of it; under gevent, sendall asks the system twice
+                    if sent < len(part):
+                        sock.settimeout(deadline.need_s(self._endpoint))
+                        sock.sendall(memoryview(part)[sent:])
                 if len(parts[-1]) > SMALL_BYTES:  # which may have taken its time
                     sock.settimeout(deadline.need_s(self._endpoint))
                 return None
