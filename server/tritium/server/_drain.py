@@ -18,14 +18,17 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ._process import BoundProcess
 
 _LOOK_S = 0.05
+# A busy connection rests for less than a millisecond between two answers: so it is watched closely for a moment.
+_MOMENT_S, _BLINK_S = 0.01, 0.0002
 # The moment from which no request is under way any more, and what is said every second from then on.
 _ALL_ANSWERED = re.compile(r"All models are stopped|Found \d+ live models")
 
@@ -79,7 +82,7 @@ def _finish_grpc(process: BoundProcess, port: int, deadline: float) -> None:
                 taken.close()
             elif taken.is_connected and taken.has_received:
                 connected += 1
-                if taken.inode not in told and taken.is_between_frames(rested) and taken.send(_GOAWAY):
+                if taken.inode not in told and _soon(partial(taken.is_between_frames, rested)) and taken.send(_GOAWAY):
                     told.add(taken.inode)
         if not connected or time.monotonic() > deadline:
             return
@@ -98,7 +101,7 @@ def _close_idle(process: BoundProcess, ports: Mapping[str, int], deadline: float
             if not taken.is_connected:
                 continue
             if taken.port == ports["grpc"]:
-                nothing_left = answered and taken.unsent_bytes == 0
+                nothing_left = answered and _soon(taken.has_sent_all)
             else:
                 if taken.inode not in frozen:
                     taken.take_no_more()
@@ -110,6 +113,14 @@ def _close_idle(process: BoundProcess, ports: Mapping[str, int], deadline: float
             elif nothing_left:
                 idle.add(taken.inode)
         process.wait(_LOOK_S)
+
+
+def _soon(is_so: Callable[[], bool]) -> bool:
+    """Whether something is so at one of many looks within a moment."""
+    ends_s = time.monotonic() + _MOMENT_S
+    while not (found := is_so()) and time.monotonic() < ends_s:
+        time.sleep(_BLINK_S)
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,10 @@ class _Taken:
     def unsent_bytes(self) -> int:
         """With those that were not acknowledged."""
         return self._count(termios.TIOCOUTQ)
+
+    def has_sent_all(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return self.unsent_bytes == 0
 
     @property
     def waits_for_a_request(self) -> bool:
