@@ -44,7 +44,7 @@ bench-export: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.export
 
 bench-loadtest: $(INSTALLED)
-	@$(BIN)/python -m benchmarks.loadtest
+	@$(BIN)/python -m benchmarks.loadtest $(ARGS)
 
 # Twenty minutes; ARGS="--minutes 3" makes it three.
 bench-memory: $(INSTALLED)

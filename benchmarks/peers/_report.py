@@ -99,8 +99,11 @@ def medians(timings: Sequence[Timing]) -> Table:
     }
 
 
-def verdicts(table: Table) -> list[Verdict]:
-    """Whether Tritium is ahead wherever it is to be."""
+def verdicts(table: Table, wanted: Mapping[str, Sequence[int]] = AHEAD) -> list[Verdict]:
+    """Whether Tritium is ahead: without an error, and of the best peer in each measure.
+
+    Where a peer gave errors, only its good answers count, and its latencies, which are those of the errors too, do not.
+    """
     found = []
     for (protocol, model, level, name), mine in table.items():
         others = {
@@ -110,13 +113,13 @@ def verdicts(table: Table) -> list[Verdict]:
         }
         if name != OURS or not others:
             continue
-        for measure, levels in AHEAD.items():
-            if level in levels:
-                figures = {other: getattr(cell, measure) for other, cell in others.items()}
-                more = measure == "requests_per_s"
+        for measure, levels in wanted.items():
+            more = measure == "requests_per_s"
+            figures = {other: getattr(cell, measure) for other, cell in others.items() if more or not cell.errors}
+            if level in levels and figures:
                 best = (max if more else min)(figures, key=lambda other: figures[other])
                 ratio = getattr(mine, measure) / figures[best]
-                met = ratio > 1 if more else ratio < 1
+                met = not mine.errors and (ratio > 1 if more else ratio < 1)
                 found.append(Verdict(protocol, model, level, measure, best, ratio, met))
     return found
 
@@ -153,7 +156,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]
         if own := [start for start in starts if start.peer == name]:
             figures = {key: statistics.median(asdict(start)[key] for start in own) for key in ("ready_s", "pss_mb")}
             processes = f"{statistics.median(start.processes for start in own):.0f}"
-            cells.append([peer.title, f"{figures['ready_s']:.1f}", f"{figures['pss_mb']:.0f}", processes])
+            cells.append([peer.title, f"{figures['ready_s']:.1f}", _thousands(figures["pss_mb"]), processes])
     yield "Cold start and memory", cells
     if document["in_process"]:
         sizes = list(next(iter(document["in_process"].values())))
@@ -204,4 +207,4 @@ def _thousands(value: float) -> str:
 
 
 def _ms(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return f"{value:.3g}" if value < 100 else _thousands(value)
