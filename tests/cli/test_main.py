@@ -310,7 +310,7 @@ def test_wrong_usage_is_a_json_document_too_where_json_was_asked_for(
         (["verify", "--url", "{http}", "--repository", "{repository}"], {"ok", "url", "verdicts"}),
         (
             ["load", "smoke", "--users", "1", "--duration", "1", "--url", "{http}", "--repository", "{repository}"],
-            {"format", "ok", "runs", "suite", "verdicts"},
+            {"format", "interrupted", "ok", "runs", "suite", "verdicts"},
         ),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
@@ -349,11 +349,9 @@ def test_a_number_that_is_no_port_is_wrong_usage(run: Run, zoo: Repository, comm
 def test_errors_of_a_real_process_carry_no_traceback(spawn: Spawn, tmp_path: Path) -> None:
     done = spawn("serve", "--repository", tmp_path / "none", "--json")
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == f"Error: There is no model repository at {tmp_path / 'none'}; `--repository FOLDER` names another\n"
-    )
+    said = f"There is no model repository at {tmp_path / 'none'}; 'repository' must be a folder of models"
+    assert done.stderr == f"Error: {said}\n"
     assert json.loads(done.stdout) == {
-        "error": f"There is no model repository at {tmp_path / 'none'}; `--repository FOLDER` names another",
+        "error": said,
         "kind": "InputError",
     }

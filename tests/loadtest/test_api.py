@@ -25,8 +25,8 @@ HEAVY = (
 
 
 def test_the_public_names_are_these_and_all_are_there() -> None:
-    names = ["SUITES", "Comparison", "Difference", "Figures", "Knobs", "Level", "LoadError", "LoadReport", "LoadResult"]
-    names += ["Second", "Stage", "StageResult", "Trial", "TuneResult", "Verdict", "Work"]
+    names = ["SUITES", "Comparison", "Difference", "Figures", "Knobs", "Level", "LoadError", "LoadInterrupted"]
+    names += ["LoadReport", "LoadResult", "Second", "Stage", "StageResult", "Trial", "TuneResult", "Verdict", "Work"]
     names += ["apply", "compare_reports", "join_run", "parse_budget", "run_suite", "tune", "write_report"]
     assert tritium.loadtest.__all__ == names
     assert all(hasattr(tritium.loadtest, name) for name in names)

@@ -85,6 +85,16 @@ def test_levels_that_ran_once_are_compared_by_blocks_of_their_seconds_and_that_i
     assert [item.metric for item in comparison.worse] == ["requests/s", "p50 ms", "p99 ms"]
 
 
+def test_a_stage_that_was_cut_is_no_sample_and_what_is_wrong_with_a_result_is_said() -> None:
+    whole, other = repeated("spike", 3), repeated("spike", 3, first=100)
+    cut = replace(other.runs[-1], interrupted=True, everywhere=replace(other.runs[-1].everywhere, wrong=2))
+    other = replace(other, runs=(*other.runs[:-1], cut), interrupted=True)
+    comparison = compare_reports(whole, other)
+    after = next(item for item in comparison.differences if (item.level, item.metric) == ("after", "requests/s"))
+    assert (after.samples_a, after.samples_b) == (3, 2)
+    assert {"B was interrupted", "B had 2 wrong answers"} <= set(comparison.remarks)
+
+
 def test_errors_are_compared_by_their_share() -> None:
     def failing(errors: int) -> LoadReport:
         made = repeated("smoke", 3)

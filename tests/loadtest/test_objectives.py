@@ -19,7 +19,8 @@ def found(**changes: Any) -> Figures:
 
 def evidence(memory: float | None = 2.5, **changes: Any) -> Evidence:
     judged = found(**changes)
-    return Evidence(judged, found(wrong=7), {"digits_cnn": found(p99_ms=30.0)}, memory)
+    of_model = found(p99_ms=30.0)
+    return Evidence(judged, found(wrong=7), {"digits_cnn": of_model}, {"digits_cnn": found(wrong=5)}, memory)
 
 
 def verdict(text: str, *runs: Evidence) -> bool:
@@ -54,6 +55,8 @@ def verdict(text: str, *runs: Evidence) -> bool:
         ("memory<2%", False),
         ("digits_cnn:p99<25ms", False),
         ("digits_cnn:p99<31ms", True),
+        ("digits_cnn:wrong<5", False),
+        ("digits_cnn:wrong=5", True),
     ],
 )
 def test_an_objective_is_met_or_not(text: str, ok: bool) -> None:
@@ -114,14 +117,43 @@ def test_what_is_no_objective_is_refused_with_what_is_one(text: str, message: st
         parse_objectives(text)
 
 
-def test_an_objective_about_a_model_that_was_not_sent_to_names_those_that_were() -> None:
-    with pytest.raises(InputError, match=r"'digits_cmm', which was not sent to; there are digits_cnn. Did you mean"):
-        verdict("digits_cmm:p99<1ms")
+def test_an_objective_about_a_model_that_is_not_sent_to_is_refused_beforehand_and_names_those_that_are() -> None:
+    (objective,) = parse_objectives("digits_cmm:p99<1ms")
+    with pytest.raises(InputError, match=r"'digits_cmm', which is not sent to; there are digits_cnn. Did you mean"):
+        objective.check(["digits_cnn"], memory=True)
 
 
-def test_the_memory_of_a_server_elsewhere_cannot_be_judged() -> None:
+def test_the_memory_of_a_server_elsewhere_is_refused_beforehand() -> None:
+    (objective,) = parse_objectives("memory<5%")
     with pytest.raises(InputError, match="needs a server on this machine"):
-        verdict("memory<5%", evidence(memory=None))
+        objective.check(["digits_cnn"], memory=False)
+    objective.check(["digits_cnn"], memory=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "run", "shown"),
+    [
+        ("memory<5%", evidence(memory=None), "it was not measured"),
+        ("digits_svm:p99<1s", evidence(), "there were no requests"),
+        ("p99<1s", evidence(right=0, p99_ms=0.0), "there was no right answer"),
+    ],
+)
+def test_what_was_not_measured_is_not_met_and_ends_nothing(text: str, run: Evidence, shown: str) -> None:
+    (objective,) = parse_objectives(text)
+    assert str(objective.judge([run])) == f"{text}: NOT met, {shown}"
+
+
+def test_runs_without_a_right_answer_do_not_pass_for_fast_ones() -> None:
+    nothing = evidence(right=0, p99_ms=0.0)
+    assert not verdict("p99<25ms", nothing, nothing, evidence())
+    assert verdict("p99<25ms", nothing, evidence(), evidence())
+    assert not verdict("p99<15ms", nothing, evidence(), evidence())
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", " , ,"])
+def test_no_objective_at_all_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="There is no objective in"):
+        parse_objectives(text)
 
 
 def test_every_metric_can_be_asked_for() -> None:

@@ -41,6 +41,16 @@ def test_a_model_that_was_loaded_anew_counts_from_nothing() -> None:
     assert (done.requests, done.rows) == (3, 3)
 
 
+def test_what_was_done_before_a_model_was_loaded_anew_is_counted_too() -> None:
+    counts = [{"requests": n} for n in (100, 130, 20, 50)]
+    looks = [look(at_s, cnn=found) for at_s, found in enumerate(counts)]
+    # While it is loaded the server may know nothing of it.
+    looks.insert(2, look(1.5))
+    done = work(looks, 0, 3)
+    assert done is not None
+    assert done.requests == 30 + 20 + 30
+
+
 def test_only_the_models_asked_for_are_counted() -> None:
     looks = [look(0), look(1, cnn={"requests": 1}, svm={"requests": 5})]
     done = [work(looks, 0, 1, models) for models in ((), ("svm",), ("mlp",))]

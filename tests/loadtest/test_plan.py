@@ -120,7 +120,7 @@ def test_in_an_open_loop_a_free_user_sleeps_until_its_request_is_due() -> None:
     clock = Clock()
     plan = Plan([stage(rate=10)])
     pace = begun(plan, clock)
-    due = list(plan.arrivals(seed=0))
+    due = list(plan.arrivals(seed="0/0"))
     for expected_s in due[:5]:
         turn = pace.wait(0)
         assert turn is not None
@@ -132,7 +132,7 @@ def test_a_request_that_nobody_was_free_to_send_counts_from_when_it_was_due() ->
     clock = Clock()
     plan = Plan([stage(rate=10)])
     pace = begun(plan, clock)
-    first_s = next(plan.arrivals(seed=0))
+    first_s = next(plan.arrivals(seed="0/0"))
     clock.now_s += 5  # the only user waited for an answer
     turn = pace.wait(0)
     assert turn is not None
@@ -155,8 +155,26 @@ def test_what_was_due_and_never_sent_is_known() -> None:
     assert pace.wait(0) is not None
     clock.now_s += 100
     assert pace.wait(0) is None
-    assert pace.never_sent() == list(plan.arrivals(seed=0))[1:]
+    assert pace.never_sent() == list(plan.arrivals(seed="0/0"))[1:]
     assert pace.never_sent() == [], "each is told once"
+
+
+def test_what_was_due_until_a_run_was_cut_and_never_sent_is_known_and_no_more() -> None:
+    clock = Clock()
+    plan = Plan([stage(duration_s=10, rate=10)])
+    pace = begun(plan, clock)
+    clock.now_s += 4  # every user is busy
+    assert pace.never_sent() == [due_s for due_s in plan.arrivals(seed="0/0") if due_s < 4]
+
+
+def test_no_two_processes_of_any_runs_have_the_same_arrivals() -> None:
+    plan = Plan([stage(rate=10)])
+    paces = [
+        Pace(plan, process=process, processes=2, sleep=Clock().sleep, clock=Clock(), seed=seed)
+        for seed in range(3)
+        for process in range(2)
+    ]
+    assert len({pace._next_due_s for pace in paces}) == 6
 
 
 def test_where_nothing_began_nothing_was_missed() -> None:

@@ -6,14 +6,17 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tritium.client import ConnectFailedError, DeadlineExceededError, InputError, MissingExtraError, ModelNotFoundError
-from tritium.loadtest import LoadError, LoadReport, _locust, _run, run_suite
+from tritium.loadtest import LoadError, LoadInterrupted, LoadReport, Stage, _locust, _run, _targets, run_suite
+from tritium.loadtest._plan import Plan
+from tritium.loadtest._requests import Outcome, Recorder, Requests
 from tritium.repository import GoldenCases, Manifest, Repository, config_text, input_specs, load_golden, output_specs
 from tritium.server import TritonServer
 
@@ -145,6 +148,99 @@ def test_what_cannot_be_run_is_refused_before_anything_starts(
     values: dict[str, Any] = {"suite": "smoke", "url": NOWHERE, "repository": zoo, "users": 1, "duration_s": 1.0}
     with pytest.raises(InputError, match=message):
         run_suite(**(values | changes))
+
+
+def requests_of(seconds: float) -> Requests:
+    recorder = Recorder()
+    for number in range(int(seconds * 100)):
+        recorder.add("digits_mlp", Outcome.RIGHT, due_s=number / 100, latency_ms=1.0)
+    return Requests.merged([recorder.take()], began_s=1000.0)
+
+
+@pytest.mark.parametrize("cut_s", [None, 0.5])
+def test_ctrl_c_between_and_within_runs_keeps_those_that_were_made(
+    zoo: Repository, server: TritonServer, monkeypatch: pytest.MonkeyPatch, cut_s: float | None
+) -> None:
+    made = iter([requests_of(2), None if cut_s is None else replace(requests_of(2), cut_s=cut_s)])
+
+    def fake(_: object) -> Requests:
+        requests = next(made)
+        if requests is None:
+            raise KeyboardInterrupt
+        return requests
+
+    monkeypatch.setattr(_run, "run_locust", fake)
+    with pytest.raises(LoadInterrupted) as caught:
+        run_suite("smoke", url=server.http_url, repository=zoo, users=1, duration_s=2, repeats=5)
+    report = caught.value.report
+    assert report.interrupted
+    assert not report.ok
+    assert [run.interrupted for run in report.runs] == ([False] if cut_s is None else [False, True])
+    assert all(verdict.ok for verdict in report.verdicts)
+
+
+def test_ctrl_c_before_anything_was_measured_is_ctrl_c(
+    zoo: Repository, server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(_: object) -> Requests:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_run, "run_locust", fake)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_suite("smoke", url=server.http_url, repository=zoo, users=1, duration_s=2)
+    assert not isinstance(caught.value, LoadInterrupted)
+
+
+def test_the_memory_of_a_server_elsewhere_is_left_out_of_what_must_be_met_by_default(
+    zoo: Repository, server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_run, "run_locust", lambda _: requests_of(2))
+    monkeypatch.setattr(_targets, "server_process", lambda _: None)
+    report = run_suite("soak", url=server.http_url, repository=zoo, users=1, duration_s=2)
+    assert report.ok
+    assert [verdict.objective for verdict in report.verdicts] == ["errors=0", "wrong=0"]
+    assert "its memory was not looked at" in report.runs[0].remarks[-1]
+    with pytest.raises(InputError, match="needs a server on this machine"):
+        run_suite("soak", url=server.http_url, repository=zoo, users=1, duration_s=2, objectives="memory<5%")
+
+
+def test_wrong_answers_are_never_good_enough(
+    zoo: Repository, server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_run, "run_locust", lambda _: requests_of(2))
+    for objectives, judged in (
+        ("p99<1s", ["p99<1s", "wrong=0"]),
+        ("p99<1s, errors<1%", ["p99<1s", "errors<1%"]),
+        ("wrong<2", ["wrong<2"]),
+    ):
+        report = run_suite("smoke", url=server.http_url, repository=zoo, users=1, duration_s=2, objectives=objectives)
+        assert [verdict.objective for verdict in report.verdicts] == judged
+
+
+def test_an_objective_about_a_model_that_is_not_sent_to_is_refused_before_anything_is_measured(
+    zoo: Repository, server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_run, "run_locust", lambda _: pytest.fail("it was measured"))
+    with pytest.raises(InputError, match="is about 'digits_cmm', which is not sent to"):
+        run_suite("smoke", url=server.http_url, repository=zoo, objectives="digits_cmm:p99<1ms")
+
+
+@pytest.mark.parametrize(("users", "workers", "asked"), [(1, 0, 1), (1, 2, 2), (5, 2, 6), (6, 2, 6)])
+def test_each_process_has_users_enough_whichever_of_them_is_asked_for_more(
+    zoo: Repository, monkeypatch: pytest.MonkeyPatch, users: int, workers: int, asked: int
+) -> None:
+    seen: list[str] = []
+
+    def fake(commands: Sequence[Sequence[str]], *_: object) -> float | None:
+        seen.extend(commands[0])
+        raise LoadError("enough")
+
+    monkeypatch.setattr(_locust, "_run", fake)
+    plan = Plan([Stage(name="all", duration_s=1.0, users=users)])
+    job = _locust.Job(suite="smoke", url=NOWHERE, repository=zoo.path, plan=plan, workers=workers)
+    with pytest.raises(LoadError, match="enough"):
+        _locust.run_locust(job)
+    assert seen[seen.index("--users") + 1] == str(asked)
 
 
 def test_a_repository_without_models_is_refused(tmp_path: Path) -> None:

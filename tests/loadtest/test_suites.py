@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from tests.server.conftest import wait_until
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritium.loadtest import SUITES, LoadReport, join_run, run_suite
@@ -100,6 +102,29 @@ def test_in_chaos_processes_die_and_versions_are_reloaded_and_no_answer_is_wrong
     done = [text.split()[0] for _, text in report.runs[0].events]
     assert {"killed", "reloaded"} <= set(done)
     assert report.runs[0].everywhere.right > 0
+
+
+def test_a_worker_that_is_lost_makes_a_run_no_good(zoo: Repository, server: TritonServer) -> None:
+    def workers() -> list[psutil.Process]:
+        children = psutil.Process().children(recursive=True)
+        return [child for child in children if "--worker" in child.cmdline()]
+
+    with ThreadPoolExecutor(1) as pool, server.client() as client:
+        model = client.model("digits_mlp")
+
+        def answered() -> int:
+            return int(model.statistics()["model_stats"][0]["inference_count"])
+
+        enough = answered() + 2000
+        options = {"users": 4, "duration_s": 8, "workers": 2, "timeout_s": 2.0, "models": ["digits_mlp"]}
+        running = pool.submit(run_suite, "smoke", url=server.http_url, repository=zoo, **options)  # type: ignore[arg-type]
+        wait_until(lambda: answered() > enough, timeout_s=60)
+        workers()[0].kill()
+        report = running.result(timeout=60)
+    assert all(verdict.ok for verdict in report.verdicts)
+    assert not report.ok
+    assert report.runs[0].lost_workers == 1
+    assert "1 of the processes that were to send did not" in report.runs[0].remarks[0]
 
 
 def test_one_master_and_two_workers_add_up_to_what_the_server_counted(zoo: Repository, server: TritonServer) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritium.client import InputError, MissingExtraError, ServerError
-from tritium.loadtest import Knobs, TuneResult, apply, tune
+from tritium.loadtest import Knobs, LoadError, TuneResult, apply, tune
 from tritium.loadtest._objectives import parse_objectives
 from tritium.loadtest._proposals import Proposals
 from tritium.loadtest._rig import Sample
@@ -42,6 +42,9 @@ class Fake:
     broken: Mapping[Knobs, str] = field(default_factory=dict)
     wrong: frozenset[Knobs] = frozenset()
     refused: frozenset[Knobs] = frozenset()
+    # What ends with an error when it is measured, or in the finals only.
+    deadly: frozenset[Knobs] = frozenset()
+    deadly_after_s: float = 0.0
     p99_ms: Callable[[Knobs], float] = lambda knobs: 2.0
     seconds: float = 0.0
     interrupt_after: float = float("inf")
@@ -67,6 +70,8 @@ class Fake:
         if self.seconds > self.interrupt_after:
             raise KeyboardInterrupt
         knobs = knobs_of(self.config) if still else self.now
+        if knobs in self.deadly and self.seconds > self.deadly_after_s:
+            raise LoadError("The process that sends has ended:")
         rate = self.rates(knobs) * (1 + self.chance.gauss(0, self.sigma))
         wrong = not still and knobs in self.wrong
         found = figures(rate * self.block_s, self.p99_ms(knobs), wrong=int(wrong))
@@ -115,6 +120,24 @@ class TestSearch:
         assert len(found.trials) == 15
         assert smooth(found.winner) >= best * (1 - found.noise)
         assert found.noise <= 0.1
+
+    def test_a_choice_that_the_server_dies_of_is_one_failed_trial(self) -> None:
+        deadly = frozenset(knobs for knobs in space_of(config(), users=16, cores=2).points() if knobs.instances == 2)
+        found = Fake(smooth, deadly=deadly).tuned(trials=15)
+        states = {trial.knobs.instances: trial.state for trial in found.trials}
+        assert states[2] == FAILED
+        assert {trial.reason for trial in found.trials if trial.state == FAILED} == {
+            "The process that sends has ended:"
+        }
+        assert found.verdict == "better"
+        assert found.winner.instances == 4
+
+    def test_a_finalist_that_the_server_dies_of_is_out(self) -> None:
+        whole = Fake(smooth).tuned(trials=15)
+        best = frozenset({whole.winner})
+        found = Fake(smooth, deadly=best, deadly_after_s=whole.duration_s / 2).tuned(trials=15)
+        assert found.winner != whole.winner
+        assert found.verdict == "better"
 
     def test_the_current_choice_is_first_and_hopeless_ones_are_stopped_after_few_blocks(self) -> None:
         found = Fake(lambda knobs: smooth(knobs) if knobs.threads == 1 else 500.0).tuned(trials=12)
@@ -315,7 +338,7 @@ class TestTune:
             ({"budget_s": -1.0}, "'budget_s' parameter of tune must be more than 0"),
             ({"objectives": "p98<1ms"}, "there are p50"),
             ({"objectives": "memory<5%"}, "needs a server on this machine"),
-            ({"objectives": "digits_cnn:p99<5ms"}, "which was not sent to"),
+            ({"objectives": "digits_cnn:p99<5ms"}, "which is not sent to"),
         ],
     )
     def test_an_argument_that_cannot_be_used_is_refused_at_once(

@@ -49,6 +49,24 @@ def test_a_user_refuses_a_host_that_its_protocol_does_not_speak(user: str, host:
     assert seen.endswith(f"got {host!r} instead")
 
 
+def test_a_user_that_cannot_begin_says_why_and_stops(silent_port: int) -> None:
+    seen = look(
+        f"""
+        from locust.env import Environment
+        from locust.exception import StopUser
+        from tritium.loadtest import users
+        class Mine(users.TritonHttpUser):
+            host = "http://127.0.0.1:{silent_port}"
+        user = Mine(Environment(user_classes=[Mine]))
+        try:
+            user.on_start()
+        except StopUser:
+            seen = Mine.hindered
+        """
+    )
+    assert seen.startswith("ConnectFailedError: No connection to ")
+
+
 def test_the_locustfile_in_the_docs_runs(zoo: Repository, server: TritonServer, tmp_path: Path) -> None:
     docs = ast.get_docstring(ast.parse(USERS.read_text(encoding="utf-8"))) or ""
     example = textwrap.dedent(docs.partition("::\n")[2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 
 from tritium.client import InputError
 
-from ._shared import json_option, print_json, repository_option, say
+from ._shared import file_option, json_option, print_json, repository_option, say
 
 if TYPE_CHECKING:
     from tritium.loadtest import LoadReport
@@ -29,8 +28,6 @@ def _weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
     return weights
 
 
-# What a shell says of a command that Ctrl-C has ended.
-_INTERRUPTED = 128 + signal.SIGINT
 _HELP = """Load a server, check every answer, judge.
 
 SUITE is one of:
@@ -47,7 +44,8 @@ SUITE is one of:
   chaos     processes are killed and versions reloaded
 
 Exits 1 if an objective is not met. What must be met without --slo depends on the suite; for most of them it is that
-every answer is right. Ctrl-C ends a run early: what was measured until then is printed and written, and it exits 130.
+every answer is right. Where --slo is not about errors, no answer may be wrong all the same. Ctrl-C ends a run early:
+what was measured until then is printed and written, and it exits 1.
 """
 
 
@@ -92,10 +90,8 @@ every answer is right. Ctrl-C ends a run early: what was measured until then is 
 )
 @click.option("--join", metavar="HOST:PORT", help="Be a worker of a run of the same suite that is conducted there.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that a request may take.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, as JSON.")
-@click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), help="Write a report for people here, as HTML."
-)
+@file_option("--output", help="Write the result here, as JSON.")
+@file_option("--report", help="Write a report for people here, as HTML.")
 @json_option
 @click.pass_context
 def command(
@@ -125,7 +121,6 @@ def command(
 
     if join is not None:
         ctx.exit(join_run(suite, join, repository=repository, protocol=protocol))
-    exit_code = None
     try:
         found = run_suite(
             suite,
@@ -146,8 +141,11 @@ def command(
             progress=say,
         )
     except LoadInterrupted as exc:
-        # What was measured is worth keeping.
-        found, exit_code = exc.report, _INTERRUPTED
+        found = exc.report
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print(found)
     if output is not None:
         found.save(output)
         say(f"wrote {output}")
@@ -156,11 +154,7 @@ def command(
 
         write_report(found, report)
         say(f"wrote {report}")
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _print(found)
-    ctx.exit(exit_code if exit_code is not None else 0 if found.ok else 1)
+    ctx.exit(0 if found.ok else 1)
 
 
 def _print(report: LoadReport) -> None:
@@ -168,8 +162,9 @@ def _print(report: LoadReport) -> None:
     rows = [["", "requests/s", "p50 ms", "p99 ms", "errors", "mean batch", "queue ms", "compute ms"]]
     for level in report.levels:
         errors = sum(found.errors for found in level.rounds)
-        rates = [level.median("requests_per_s"), level.median("p50_ms"), level.median("p99_ms")]
-        row = [level.name, f"{rates[0]:.0f}", f"{rates[1]:.2f}", f"{rates[2]:.2f}", str(errors)]
+        right = any(found.right for found in level.rounds)
+        latencies = [f"{level.median(name):.2f}" if right else "–" for name in ("p50_ms", "p99_ms")]
+        row = [level.name, f"{level.median('requests_per_s'):.0f}", *latencies, str(errors)]
         work = level.work
         if work is not None and work.requests:
             row += [f"{work.mean_batch_size:.2f}", f"{work.queue_ms:.2f}", f"{work.compute_ms:.2f}"]

@@ -27,7 +27,7 @@ def command(model: str, version: int | None, repository: Path | str, as_json: bo
     else:
         chosen = S3Repository(repository).roll_back(model, version)
     if not as_json:
-        say(f"{model} is back at version {chosen} in {repository}")
+        say(f"{model} is back at version {chosen} in {repository}, until another one is published")
     reloaded = reload_running(repository, model)
     if as_json:
         print_json({"model": model, "version": chosen, "reloaded": reloaded})

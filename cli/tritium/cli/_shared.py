@@ -53,6 +53,20 @@ url_option = click.option(
 )
 
 
+def file_option(name: str, *, suffixes: tuple[str, ...] = (), help: str) -> Callable[[Command], Command]:  # noqa: A002
+    """A file to write when all is done; whether it can be is looked at before anything begins."""
+
+    def checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None and not path.parent.is_dir():
+            raise click.BadParameter(f"There is no folder {path.parent}")
+        if path is not None and suffixes and path.suffix.lower() not in suffixes:
+            raise click.BadParameter(f"It must end in {' or '.join(suffixes)}, got {path.name!r} instead")
+        return path
+
+    kind = click.Path(path_type=Path, dir_okay=False, writable=True)
+    return click.option(name, type=kind, callback=checked, help=help)
+
+
 def port_options(command: Command) -> Command:
     """The three ports of a server, with Triton's own defaults."""
     for kind, port in (("metrics", 8002), ("grpc", 8001), ("http", 8000)):

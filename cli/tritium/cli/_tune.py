@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._shared import json_option, print_json, print_table, repository_option, say, tell_how_to_serve
+from ._shared import file_option, json_option, print_json, print_table, repository_option, say, tell_how_to_serve
 
 if TYPE_CHECKING:
     from tritium.loadtest import TuneResult
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True, help="Of the sampler that chooses what to try.")
 @click.option("--apply", "apply_it", is_flag=True, help="Write the winner into config.pbtxt; the old one is kept.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw all trials here, as PNG or SVG.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write all that was found, as JSON.")
+@file_option("--plot", suffixes=(".png", ".svg"), help="Draw all trials here, as PNG or SVG.")
+@file_option("--output", help="Write all that was found, as JSON.")
 @json_option
 @click.pass_context
 def command(
@@ -68,6 +68,8 @@ def command(
         seed=seed,
         progress=say,
     )
+    if not as_json:
+        _print(found)
     if output is not None:
         found.save(output)
         say(f"wrote {output}")
@@ -77,8 +79,6 @@ def command(
     kept = apply(found, repository) if apply_it and found.verdict == "better" else None
     if as_json:
         print_json(found.to_json() | {"applied": kept is not None, "kept": kept and str(kept)})
-    else:
-        _print(found)
     if kept is not None:
         say(f"wrote {repository / model / 'config.pbtxt'}; the old one is {kept}")
         tell_how_to_serve(repository, [model])

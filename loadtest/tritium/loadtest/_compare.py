@@ -184,9 +184,14 @@ class _Pair:
 def _rounds(report: LoadReport) -> dict[str, list[StageResult]]:
     rounds: dict[str, list[StageResult]] = {}
     for run in report.runs:
-        for item in run.stages:
+        for item in _whole(run):
             rounds.setdefault(item.stage.name, []).append(item)
     return rounds
+
+
+def _whole(run: LoadResult) -> Sequence[StageResult]:
+    """The stages that took all of their time; a run's only one however long it took."""
+    return run.stages[:-1] if run.interrupted and len(run.stages) > 1 else run.stages
 
 
 def _pairs(
@@ -218,7 +223,7 @@ def _blocks(report: LoadReport, name: str) -> list[Sequence[Second]]:
     blocks: list[Sequence[Second]] = []
     for run in report.runs:
         begin_s = 0.0
-        for item in run.stages:
+        for item in _whole(run):
             end_s = begin_s + item.stage.duration_s
             if item.stage.name == name:
                 settled_s = begin_s + item.stage.settling_s
@@ -298,6 +303,13 @@ def _remarks(
             "a level was run once only, so its noise is that between blocks of seconds within the run, and latencies "
             "are the middle of the seconds' own; what differs from one run to the next is not in it: use --repeats"
         )
+    for which, report in (("A", a), ("B", b)):
+        if report.interrupted:
+            remarks.append(f"{which} was interrupted")
+        if lost := sum(run.lost_workers for run in report.runs):
+            remarks.append(f"{which} lost {lost} of the processes that were to send")
+        if wrong := sum(run.everywhere.wrong for run in report.runs):
+            remarks.append(f"{which} had {wrong} wrong answers")
     for which, one, other in (("A", mine, others), ("B", others, mine)):
         if alone := [name for name in one if name not in other]:
             remarks.append(f"only {which} has {', '.join(alone)}")

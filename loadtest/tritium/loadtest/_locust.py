@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import socket
 import subprocess
@@ -76,7 +77,9 @@ def run_locust(job: Job) -> Requests:
         LoadError: it did not run to its end.
         KeyboardInterrupt: before the plan had begun.
     """
-    users = max(stage.users for stage in job.plan.stages)
+    # As many in each process as the one with the most needs: who sends is decided there.
+    senders = max(job.workers + job.remote, 1)
+    users = math.ceil(max(stage.users for stage in job.plan.stages) / senders) * senders
     command = [
         *_locust(job.suite, job.url.partition("://")[0]),
         "--headless",
@@ -109,7 +112,7 @@ def run_locust(job: Job) -> Requests:
         requests = Requests.load(folder / _RESULT)
     if cut_at_s is None:
         return requests
-    if not requests.began_s < cut_at_s or not requests.began_s:
+    if not 0 < requests.began_s < cut_at_s:
         raise KeyboardInterrupt
     return replace(requests, cut_s=cut_at_s - requests.began_s)
 

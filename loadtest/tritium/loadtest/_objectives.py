@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 import re
 import statistics
@@ -47,10 +48,9 @@ _COUNTS: Mapping[str, Callable[[Figures], int]] = {
     "timeouts": lambda found: found.timed_out,
     "failed": lambda found: found.failed,
 }
-_MEASURES: Mapping[str, Callable[[Figures], float]] = {**_LATENCIES, **_RATES}
 # Of what the server has; a rise in percent.
-_MEMORY = "memory"
-METRICS = (*_LATENCIES, *_RATES, *_COUNTS, _MEMORY)
+MEMORY = "memory"
+METRICS = (*_LATENCIES, *_RATES, *_COUNTS, MEMORY)
 
 
 @dataclass(frozen=True)
@@ -73,48 +73,60 @@ class Objective:
     percent: bool = False
     model: str = ""
 
-    def judge(self, runs: Sequence[Evidence]) -> Verdict:
-        """Whether runs reach it: by their median; of counts, by all together.
+    def check(self, models: Sequence[str], *, memory: bool) -> None:
+        """See whether it can be judged, before anything is measured.
+
+        Args:
+            models: what is sent to.
+            memory: whether the server's memory can be looked at.
 
         Raises:
-            InputError: it is about a model or a server that these runs know nothing of.
+            InputError: it is about another model, or about memory that nobody sees.
         """
-        found = self._found(runs)
-        if self.metric != _MEMORY and not any(figures.requests for figures in self._figures(runs)):
-            return Verdict(self.text, False, found, "there were no requests")
-        # Without one right answer there is no latency, and no promise about it is kept.
-        if self.metric in _LATENCIES and not any(figures.right for figures in self._figures(runs)):
-            return Verdict(self.text, False, found, "there was no right answer")
+        if self.model and self.model not in models:
+            close = difflib.get_close_matches(self.model, models, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise InputError(
+                f"The objective {self.text!r} is about {self.model!r}, which is not sent to; "
+                f"there are {', '.join(models)}.{hint}"
+            )
+        if self.metric == MEMORY and not memory:
+            raise InputError(
+                f"The objective {self.text!r} needs a server on this machine, whose memory can be looked at"
+            )
+
+    def judge(self, runs: Sequence[Evidence]) -> Verdict:
+        """Whether runs reach it: by their median; of counts, by all together. What was not measured is not reached."""
+        if self.metric == MEMORY:
+            rises = [run.memory_rise_percent for run in runs if run.memory_rise_percent is not None]
+            if not rises:
+                return Verdict(self.text, False, 0.0, "it was not measured")
+            found = statistics.median(rises)
+        elif not any(figures.requests for figures in self._figures(runs)):
+            return Verdict(self.text, False, 0.0, "there were no requests")
+        else:
+            found = self._found(runs)
+            if math.isinf(found):
+                return Verdict(self.text, False, 0.0, "there was no right answer")
         return Verdict(self.text, _SIGNS[self.sign](found, self.value), found, self._shown(found))
 
     def _figures(self, runs: Sequence[Evidence]) -> list[Figures]:
-        missing = [run for run in runs if self.model and self.model not in run.models]
-        if missing:
-            known = list(missing[0].models)
-            close = difflib.get_close_matches(self.model, known, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise InputError(
-                f"The objective {self.text!r} is about {self.model!r}, which was not sent to; "
-                f"there are {', '.join(known)}.{hint}"
-            )
-        if self.model:
-            return [run.models[self.model] for run in runs]
-        return [run.everywhere if self.metric == "wrong" else run.judged for run in runs]
+        everywhere = self.metric == "wrong"
+        if not self.model:
+            return [run.everywhere if everywhere else run.judged for run in runs]
+        models = [run.models_everywhere if everywhere else run.models for run in runs]
+        return [of_run.get(self.model, Figures(duration_s=0.0)) for of_run in models]
 
     def _found(self, runs: Sequence[Evidence]) -> float:
-        if self.metric == _MEMORY:
-            rises = [run.memory_rise_percent for run in runs if run.memory_rise_percent is not None]
-            if not rises:
-                raise InputError(
-                    f"The objective {self.text!r} needs a server on this machine, whose memory can be looked at"
-                )
-            return statistics.median(rises)
         mine = self._figures(runs)
+        if self.metric in _LATENCIES:
+            # A run without one right answer has no latency, and keeps no promise about it.
+            return statistics.median(_LATENCIES[self.metric](found) if found.right else math.inf for found in mine)
         if self.metric in _COUNTS:
             count = sum(map(_COUNTS[self.metric], mine))
             requests = sum(figures.requests for figures in mine)
             return 100.0 * count / requests if self.percent and requests else float(count)
-        return statistics.median(map(_MEASURES[self.metric], mine))
+        return statistics.median(map(_RATES[self.metric], mine))
 
     def _shown(self, found: float) -> str:
         if self.metric in _LATENCIES:
@@ -132,6 +144,7 @@ class Evidence:
         judged: the figures of the stages that are judged.
         everywhere: those of all stages.
         models: those of each model in the judged stages.
+        models_everywhere: those of each model in all stages.
         memory_rise_percent: how much more memory the server's processes held at the end than after the warm-up; None
             where nobody could look.
     """
@@ -139,6 +152,7 @@ class Evidence:
     judged: Figures
     everywhere: Figures
     models: Mapping[str, Figures]
+    models_everywhere: Mapping[str, Figures]
     memory_rise_percent: float | None = None
 
 
@@ -167,9 +181,11 @@ def parse_objectives(text: str) -> list[Objective]:
     """Read objectives, separated by commas.
 
     Raises:
-        InputError: one of them says nothing that can be measured.
+        InputError: there is none, or one says nothing that can be measured.
     """
-    return [_parsed(part.strip()) for part in text.split(",") if part.strip()]
+    if found := [_parsed(part.strip()) for part in text.split(",") if part.strip()]:
+        return found
+    raise InputError(f"There is no objective in {text!r}; one is written as in 'p99<25ms' or 'errors<0.1%'")
 
 
 def _parsed(text: str) -> Objective:
@@ -189,7 +205,7 @@ def _parsed(text: str) -> Objective:
         if unit not in _MS:
             raise InputError(f"{text!r} needs a unit of time: us, ms or s")
         return Objective(text, metric, match["sign"], value * _MS[unit], model=match["model"] or "")
-    if metric == _MEMORY:
+    if metric == MEMORY:
         if unit != "%" or match["model"]:
             raise InputError(f"{text!r} must be a rise of the whole server's memory in percent, as in 'memory<5%'")
         return Objective(text, metric, match["sign"], value, percent=True)

@@ -118,13 +118,16 @@ def work(looks: Sequence[Look], begin_s: float, end_s: float, models: Sequence[s
         return None
     first, last = nearest(looks, begin_s), nearest(looks, end_s)
     total: Counter[str] = Counter()
-    for model, counts in last.counts.items():
-        if models and model not in models:
-            continue
-        before = first.counts.get(model, {})
-        # A model that was loaded anew in between counts from nothing.
-        anew = any(counts.get(key, 0) < count for key, count in before.items())
-        total.update({key: count - (0 if anew else before.get(key, 0)) for key, count in counts.items()})
+    seen = dict(first.counts)
+    for look in looks[looks.index(first) + 1 : looks.index(last) + 1]:
+        for model, counts in look.counts.items():
+            before = seen.get(model, {})
+            seen[model] = counts
+            if models and model not in models:
+                continue
+            # A model that was loaded anew in between counts from nothing.
+            anew = any(counts.get(key, 0) < count for key, count in before.items())
+            total.update({key: count - (0 if anew else before.get(key, 0)) for key, count in counts.items()})
     requests = total["requests"]
     return Work(
         requests=requests,

@@ -46,7 +46,7 @@ class Pace:
         self._sleep, self._clock = sleep, clock
         self._began_s: float | None = None
         self._begun = threading.Event()
-        self._arrivals = plan.arrivals(share=1 / processes, seed=None if seed is None else seed + process)
+        self._arrivals = plan.arrivals(share=1 / processes, seed=None if seed is None else f"{seed}/{process}")
         self._next_due_s = next(self._arrivals, float("inf"))
 
     def begin(self) -> None:
@@ -102,9 +102,10 @@ class Pace:
         return stage, due_s, max(self.elapsed_s - due_s, 0.0)
 
     def never_sent(self) -> list[float]:
-        """When those requests of open-loop stages were due that nobody was free to send before all was over."""
-        if self._began_s is None:
-            return []
-        left = [self._next_due_s, *self._arrivals]
-        self._next_due_s = float("inf")
-        return [due_s for due_s in left if due_s < self.plan.duration_s]
+        """When those requests of open-loop stages were due, until now, that nobody was free to send."""
+        until_s = min(self.elapsed_s, self.plan.duration_s)
+        found = []
+        while self._next_due_s < until_s:
+            found.append(self._next_due_s)
+            self._next_due_s = next(self._arrivals, float("inf"))
+        return found

@@ -78,7 +78,7 @@ class Plan:
         left_s = elapsed_s - self.begin_s(last)
         return Plan([*self.stages[:last], replace(self.stages[last], duration_s=left_s)])
 
-    def arrivals(self, *, share: float = 1.0, seed: int | None = None) -> Iterator[float]:
+    def arrivals(self, *, share: float = 1.0, seed: int | str | None = None) -> Iterator[float]:
         """The times, in seconds from the begin, at which the requests of the open-loop stages are due: Poisson.
 
         Args:

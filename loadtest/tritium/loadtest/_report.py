@@ -9,11 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritium.client import InputError, MissingExtraError
+from tritium.client import MissingExtraError
 
 from ._figures import Figures
 from ._observer import Work, together
-from ._result import LoadReport, LoadResult
+from ._result import LoadReport, LoadResult, write_whole
 from ._suites import SUITES
 
 if TYPE_CHECKING:
@@ -44,13 +44,7 @@ def write_report(report: LoadReport, path: str | Path) -> None:
         InputError: the file cannot be written.
     """
     page = _page(report)
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(path)
-    except OSError as exc:
-        raise InputError(f"{path} cannot be written: {exc.strerror}") from exc
+    write_whole(Path(path), page)
 
 
 def _page(report: LoadReport) -> str:
@@ -119,8 +113,10 @@ def _sections(report: LoadReport) -> list[dict[str, Any]]:
 
 def _verdict(report: LoadReport) -> dict[str, Any]:
     missed = sum(not verdict.ok for verdict in report.verdicts)
-    if any(run.interrupted for run in report.runs):
-        words = "The run was interrupted."
+    if report.interrupted:
+        words = "It was interrupted."
+    elif any(run.lost_workers for run in report.runs):
+        words = "Processes that were to send were lost."
     elif not all(run.everywhere.requests for run in report.runs):
         words = "There was a run in which no request was answered."
     elif missed:

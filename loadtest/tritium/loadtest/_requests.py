@@ -112,6 +112,7 @@ class Requests:
         errors: how often each error came, by its first line.
         began_s: the run's begin, in seconds of Unix time.
         cut_s: when Ctrl-C ended the run, in seconds from its begin; None if it ended by its plan.
+        lost_workers: processes that were to send and did not, or did not say what became of it.
     """
 
     due_s: NDArray[np.float64]
@@ -124,9 +125,10 @@ class Requests:
     errors: Mapping[str, int]
     began_s: float = 0.0
     cut_s: float | None = None
+    lost_workers: int = 0
 
     @classmethod
-    def merged(cls, parts: Iterable[Mapping[str, Any]], *, began_s: float = 0.0) -> Requests:
+    def merged(cls, parts: Iterable[Mapping[str, Any]], *, began_s: float = 0.0, lost_workers: int = 0) -> Requests:
         """What recorders gave away, in the order of the times at which requests were due."""
         columns: dict[str, list[NDArray[Any]]] = {name: [np.empty(0)] for name in _COLUMNS}
         models: dict[str, int] = {}
@@ -142,7 +144,7 @@ class Requests:
         order = np.argsort(whole["due_s"], kind="stable")
         kept = dict(errors.most_common(_KEPT_ERRORS))
         typed = {name: _typed(name, column[order]) for name, column in whole.items()}
-        return cls(models=tuple(models), errors=kept, began_s=began_s, cut_s=None, **typed)
+        return cls(models=tuple(models), errors=kept, began_s=began_s, cut_s=None, lost_workers=lost_workers, **typed)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -169,16 +171,16 @@ class Requests:
     def save(self, path: Path) -> None:
         """Write them to a file of numpy's, as :meth:`load` reads it."""
         columns = {name: getattr(self, name) for name in _COLUMNS}
-        words = np.frombuffer(json.dumps([self.models, dict(self.errors), self.began_s]).encode(), np.uint8)
-        np.savez(path, words=words, **columns)
+        words = json.dumps([self.models, dict(self.errors), self.began_s, self.lost_workers])
+        np.savez(path, words=np.frombuffer(words.encode(), np.uint8), **columns)
 
     @classmethod
     def load(cls, path: Path) -> Requests:
         """Read what :meth:`save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            models, errors, began_s = json.loads(file["words"].tobytes())
+            models, errors, began_s, lost = json.loads(file["words"].tobytes())
             columns = {name: _typed(name, file[name]) for name in _COLUMNS}
-            return cls(models=tuple(models), errors=errors, began_s=began_s, cut_s=None, **columns)
+            return cls(models=tuple(models), errors=errors, began_s=began_s, cut_s=None, lost_workers=lost, **columns)
 
 
 def _typed(name: str, column: NDArray[Any]) -> NDArray[Any]:

@@ -84,6 +84,7 @@ class LoadResult:
         judged: the figures that objectives are about: of the stages that are judged, in a ramp of its knee.
         everywhere: the figures of all stages.
         models: those of each model in the judged stages.
+        models_everywhere: those of each model in all stages.
         work: what the server did for each model in the whole run; empty if nobody could ask it.
         timeline: each second.
         curve: percentiles of the latency in the judged stages, and their milliseconds.
@@ -94,6 +95,7 @@ class LoadResult:
         remarks: what one should know before believing the figures.
         machine: where it ran.
         interrupted: whether Ctrl-C ended it; then the last of its stages is as long as it was.
+        lost_workers: processes that were to send and did not, or did not say what became of it.
     """
 
     suite: str
@@ -113,6 +115,8 @@ class LoadResult:
     remarks: tuple[str, ...] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    lost_workers: int = 0
+    models_everywhere: Mapping[str, Figures] = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
@@ -122,7 +126,12 @@ class LoadResult:
     @property
     def evidence(self) -> Evidence:
         """What objectives look at."""
-        return Evidence(self.judged, self.everywhere, self.models, self.memory_rise_percent)
+        return Evidence(self.judged, self.everywhere, self.models, self.models_everywhere, self.memory_rise_percent)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it came to its end, with all who were to send, and had an answer."""
+        return bool(self.everywhere.requests) and not self.interrupted and not self.lost_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +151,12 @@ class Level:
     work: Work | None
 
     def median(self, measure: str) -> float:
-        """The median over the rounds of one of the figures, such as ``p99_ms``."""
-        return float(statistics.median(getattr(found, measure) for found in self.rounds))
+        """The median over the rounds of one of the figures, such as ``p99_ms``; 0 if none has it.
+
+        A round without a right answer has no latency.
+        """
+        rounds = [found for found in self.rounds if found.right or not measure.endswith("_ms")]
+        return float(statistics.median(getattr(found, measure) for found in rounds)) if rounds else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +166,12 @@ class LoadReport:
     Attributes:
         runs: one after the other.
         verdicts: one for each objective.
+        interrupted: whether Ctrl-C ended the last of them, or kept more from being made.
     """
 
     runs: tuple[LoadResult, ...]
     verdicts: tuple[Verdict, ...]
+    interrupted: bool = False
 
     @property
     def suite(self) -> str:
@@ -165,8 +180,8 @@ class LoadReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every run came to its end and had an answer, and every objective was reached."""
-        whole = all(run.everywhere.requests and not run.interrupted for run in self.runs)
+        """Whether all runs were made and are whole, and every objective was reached."""
+        whole = not self.interrupted and all(run.whole for run in self.runs)
         return whole and all(verdict.ok for verdict in self.verdicts)
 
     @property
@@ -190,7 +205,8 @@ class LoadReport:
         """Everything as plain JSON types; rates beside the counts that they are made of."""
         document = asdict(self) | {"format": _FORMAT, "suite": self.suite, "ok": self.ok}
         for item, run in zip(document["runs"], self.runs, strict=True):
-            for found in (item["judged"], item["everywhere"], *item["models"].values()):
+            of_models = (*item["models"].values(), *item["models_everywhere"].values())
+            for found in (item["judged"], item["everywhere"], *of_models):
                 _with_rates(found)
             for stage in item["stages"]:
                 _with_rates(stage["figures"])
@@ -198,10 +214,12 @@ class LoadReport:
         return document
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, whole or not at all."""
-        aside = path.with_name(f".{path.name}.partial")
-        aside.write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
-        aside.replace(path)
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_whole(path, json.dumps(self.to_json(), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> LoadReport:
@@ -215,13 +233,28 @@ class LoadReport:
             if document["format"] != _FORMAT:
                 raise InputError(f"{path} has the form {document['format']!r}; this version reads {_FORMAT}")
             verdicts = tuple(Verdict(**verdict) for verdict in document["verdicts"])
-            return cls(runs=tuple(map(_run, document["runs"])), verdicts=verdicts)
+            runs = tuple(map(_run, document["runs"]))
+            return cls(runs=runs, verdicts=verdicts, interrupted=document["interrupted"])
         except OSError as exc:
             raise InputError(f"{path} cannot be read: {exc.strerror}") from exc
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             if isinstance(exc, InputError):
                 raise
             raise InputError(f"{path} is no result of `tritium load`: {type(exc).__name__}: {exc}") from exc
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as exc:
+        raise InputError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
 def result_of(
@@ -267,6 +300,7 @@ def result_of(
         judged=found,
         everywhere=figures(requests, plan.duration_s),
         models={name: of_model for name, of_model in models.items() if name and of_model.requests},
+        models_everywhere={name: figures(requests.of_model(name), plan.duration_s) for name in requests.models if name},
         work={name: item for name, item in done.items() if item is not None and item.requests},
         timeline=_timeline(plan, requests, looks),
         curve=tuple(latency_curve(settled)),
@@ -277,6 +311,7 @@ def result_of(
         remarks=_remarks(found, requests, plan, planned_s),
         machine=_machine(),
         interrupted=requests.cut_s is not None,
+        lost_workers=requests.lost_workers,
     )
 
 
@@ -337,6 +372,11 @@ def _remarks(found: Figures, requests: Requests, plan: Plan, planned_s: float) -
     remarks = []
     if requests.cut_s is not None:
         remarks.append(f"the run was interrupted after {plan.duration_s:.1f} of {planned_s:g} s")
+    if requests.lost_workers:
+        remarks.append(
+            f"{requests.lost_workers} of the processes that were to send did not, or did not say what became of it: "
+            "the load was not the one that was asked for"
+        )
     if not len(requests):
         remarks.append("no request was answered, or failed, in the whole run")
     if found.late_p99_ms > _LATE_MS:
@@ -390,6 +430,7 @@ def _run(document: Mapping[str, Any]) -> LoadResult:
             "judged": _figures(document["judged"]),
             "everywhere": _figures(document["everywhere"]),
             "models": {name: _figures(item) for name, item in document["models"].items()},
+            "models_everywhere": {name: _figures(item) for name, item in document["models_everywhere"].items()},
             "work": {name: _work(item) for name, item in document["work"].items()},
             "timeline": tuple(
                 Second(**{**item, "batch_sizes": _sizes(item["batch_sizes"])}) for item in document["timeline"]

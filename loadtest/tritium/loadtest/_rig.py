@@ -19,7 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritium.repository import Repository, Verdict, config_text, served_versions, verify_server
 from tritium.repository.lint import Finding, Severity, lint
-from tritium.server import TritonServer
+from tritium.server import StartError, TritonServer
 
 from ._errors import LoadError
 from ._figures import Figures
@@ -107,8 +107,21 @@ class Rig:
         still.CopyFrom(self.config)
         still.name = self._still
         self._write(self._still, still)
-        self._server = self._stack.enter_context(TritonServer(self._copy.path, onnx_backend=self._onnx_backend))
-        self._sender = self._stack.enter_context(_Process(self._server.http_url, self._copy.path))
+        self._running = self._stack.enter_context(ExitStack())
+        self._serve()
+
+    def _serve(self) -> None:
+        """Start the server, and the process that loads it; in the place of those before, if there are any."""
+        self._running.close()
+        self._fresh = dict.fromkeys(self._fresh, True)
+        self._server = self._running.enter_context(TritonServer(self._copy.path, onnx_backend=self._onnx_backend))
+        self._sender = self._running.enter_context(_Process(self._server.http_url, self._copy.path))
+
+    def _dead(self) -> bool:
+        try:
+            return self._server.wait(0) is not None
+        except StartError:  # it has not come up again
+            return True
 
     @property
     def backend(self) -> str:
@@ -117,13 +130,16 @@ class Rig:
         return f"{self.config.backend or self.config.platform}{kind}"
 
     def load(self, knobs: Knobs) -> None:
-        """Try another choice from now on.
+        """Try another choice from now on. A server that has died, perhaps of the one before, is started again.
 
         Raises:
             TritiumError: Triton does not load it; it has the reason.
         """
         self._write(self.model, configured(self.config, knobs))
-        self._server.load(self.model)
+        if self._dead():
+            self._serve()
+        else:
+            self._server.load(self.model)
         self._fresh[self.model] = True
 
     def block(self, *, still: bool = False) -> Sample:

@@ -14,7 +14,7 @@ from tritium.repository import Repository
 
 from ._errors import LoadError, LoadInterrupted
 from ._locust import Job, free_port, run_locust, run_worker
-from ._objectives import parse_objectives
+from ._objectives import MEMORY, parse_objectives
 from ._observer import Observer
 from ._plan import Plan
 from ._result import LoadReport, LoadResult, result_of
@@ -30,6 +30,10 @@ _NEVER_REJECTED = (
     "nothing was rejected: the queue has no bound, or was not full yet, so that what was too much waited; "
     "docs/exporting.md says how to bound it"
 )
+
+
+_NEVER_WRONG = "wrong=0"
+_MEMORY_UNSEEN = "the server is not on this machine, so its memory was not looked at, and nothing is said of it"
 
 
 def _silent(_: str) -> None:
@@ -70,8 +74,8 @@ def run_suite(
         duration_s: seconds to send for, beside the start. By default as the suite says.
         rate: requests a second, instead of users who wait (open loop): they come at random (Poisson), and a latency
             counts from when a request was due, so that a slow server cannot slow its own test down.
-        objectives: what must be reached, as in ``p99<25ms, errors<0.1%, rps>500, wrong=0``. By default what the suite
-            is for: mostly ``errors=0, wrong=0``.
+        objectives: what must be reached, as in ``p99<25ms, errors<0.1%, rps>500, wrong=0``; where none is about errors
+            or wrong answers, also ``wrong=0``. By default what the suite is for: mostly ``errors=0, wrong=0``.
         repeats: how often all of it is done; objectives are judged by medians.
         workers: processes that send, conducted by one more; 0 for a single process.
         remote_workers: how many more are waited for, which :func:`join_run` starts, perhaps on other machines.
@@ -91,6 +95,9 @@ def run_suite(
     chosen = _suite(suite)
     source = repository if isinstance(repository, Repository) else Repository(repository)
     goals = parse_objectives(chosen.objectives if objectives is None else objectives)
+    if not any(goal.metric in ("wrong", "errors") for goal in goals):
+        # However fast they come, wrong answers are no good.
+        goals += parse_objectives(_NEVER_WRONG)
     wish = Wish(users=users, duration_s=duration_s, rate=rate, models=tuple(models))
     _check(chosen, wish, url, protocol, repeats, workers, remote_workers, timeout_s)
     if not source.models():
@@ -122,14 +129,29 @@ def run_suite(
             )
         # What cannot be sent is said here, and not by a traceback of Locust's.
         with Client(target.url, timeout_s=timeout_s) as client:
-            GoldenTraffic(target.repository, client, job.models, job.weights)
+            traffic = GoldenTraffic(target.repository, client, job.models, job.weights)
+        remarks = []
+        if target.pid is None and objectives is None and any(goal.metric == MEMORY for goal in goals):
+            goals = [goal for goal in goals if goal.metric != MEMORY]
+            remarks.append(_MEMORY_UNSEEN)
+        for goal in goals:
+            goal.check(traffic.models, memory=target.pid is not None)
         runs: list[LoadResult] = []
-        while len(runs) < repeats and not (runs and runs[-1].interrupted):
+        interrupted = False
+        while len(runs) < repeats and not interrupted:
             which = f"run {len(runs) + 1} of {repeats}"
-            runs.append(_run(chosen, wish, replace(job, seed=len(runs)), target, progress, which))
+            try:
+                run = _run(chosen, wish, replace(job, seed=len(runs)), target, progress, which)
+            except KeyboardInterrupt:
+                if not runs:
+                    raise
+                interrupted = True
+            else:
+                runs.append(replace(run, remarks=(*run.remarks, *remarks)))
+                interrupted = run.interrupted
     verdicts = tuple(goal.judge([run.evidence for run in runs]) for goal in goals)
-    report = LoadReport(runs=tuple(runs), verdicts=verdicts)
-    if runs[-1].interrupted:
+    report = LoadReport(runs=tuple(runs), verdicts=verdicts, interrupted=interrupted)
+    if interrupted:
         raise LoadInterrupted(report)
     return report
 

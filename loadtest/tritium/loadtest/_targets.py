@@ -106,9 +106,11 @@ def _chaos(target: Target, supervisor: Supervisor, models: Sequence[str]) -> Ite
 
     def reload() -> None:
         model = chance.choice(models)
-        with suppress(TritiumError):
+        try:
             supervisor.reload(model)
             note(f"reloaded {model}")
+        except TritiumError as exc:
+            note(f"could not reload {model}: {exc}")
 
     def disturb() -> None:
         # Nothing of this before somebody asks: users begin by asking what the models are like.

@@ -122,7 +122,7 @@ class GoldenTraffic:
             self._cases[model, rows] = self._made(model, rows)
         return self._cases[model, rows]
 
-    def requests(self, seed: int, *, models: Sequence[str] = (), rows: int = 1) -> Iterator[Case]:
+    def requests(self, seed: int | str, *, models: Sequence[str] = (), rows: int = 1) -> Iterator[Case]:
         """Requests without end, the cases of each model from a place that the seed chooses."""
         chance = random.Random(seed)  # noqa: S311 — traffic, no secret
         names = models or self.models
@@ -164,8 +164,8 @@ def _told_by(answer: Any) -> Any:
     """What tells an answer from all that differ from it; None where there are objects, whose bytes are addresses."""
     if isinstance(answer, np.ndarray):
         return None if answer.dtype.hasobject else (answer.dtype, answer.shape, answer.tobytes())
-    told = tuple(_told_by(array) for array in answer.values())
-    return None if None in told else told
+    told = tuple((name, _told_by(array)) for name, array in answer.items())
+    return None if any(by is None for _, by in told) else told
 
 
 def _rotated(cases: list[Case], chance: random.Random) -> list[Case]:

@@ -34,11 +34,11 @@ _BLOCK_S = (0.5, 3.0)
 _FINALISTS = 3
 # Each finalist is loaded once a round, for so many blocks. There are as many rounds as it takes for the noise to be
 # small, within the budget and these.
-_ROUNDS = (3, 10)
+_ROUNDS = (3, 20)
 _BLOCKS_A_ROUND = 2
 _SMALL_NOISE = 0.05
 # What of the budget is kept for the finals.
-_FINALS_SHARE, _FINALS_S = 0.35, 40.0
+_FINALS_SHARE, _FINALS_S = 0.4, 180.0
 # However much noise there is, a choice that is worse by more than this is no equal.
 _EQUAL = 0.05
 _NOTHING_WRONG = "errors=0, wrong=0"
@@ -138,8 +138,8 @@ def tune(
     if not has_manifest(source, model):
         raise InputError(f"{model} has no golden cases, so nobody could tell a right answer; `tritium add` makes them")
     goals = parse_objectives(objectives or _NOTHING_WRONG)
-    # What cannot be judged is said here, and not after the first measurement.
-    verdicts(goals, [Figures(duration_s=1.0)], model)
+    for goal in goals:
+        goal.check([model], memory=False)
     cores = len(os.sched_getaffinity(0))
     space = space_of(config, users=users, cores=cores, gpus=_gpus())
     proposals = Proposals(space, space.seeds(knobs_of(config), cores), seed=seed)
@@ -236,14 +236,17 @@ def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
         best = max(finals, key=lambda trial: trial.rank)
         return best, MISSED, f"No choice meets the objectives; {best.knobs} misses them by the least"
     most = max(trial.gain for trial in feasible)
-    # Figures within the noise say nothing about which is better, so what is simpler is.
-    equals = [trial for trial in feasible if trial.gain >= most * (1 - min(noise, _EQUAL))]
-    if current.feasible and most <= 1 + noise:
+    # What all gains are ratios to has none itself.
+    alone = noise / math.sqrt(2)
+    if current.feasible and most <= 1 + alone:
         return (
             current,
             KEEP,
-            f"Keep what you have: nothing has more than {most:.2f} times its throughput, and the noise is ±{noise:.0%}",
+            f"Keep what you have: nothing has more than {most:.2f} times its throughput, and the noise is ±{alone:.0%}",
         )
+    # Figures within the noise say nothing about which is better, so what is simpler is.
+    others = [trial for trial in feasible if trial is not current]
+    equals = [trial for trial in others if trial.gain >= most * (1 - min(noise, _EQUAL))]
     best = min(equals, key=lambda trial: simplicity(trial.knobs, current.knobs))
     meets = "" if current.feasible else "It meets the objectives, which the current config does not. "
     refused = (
@@ -263,16 +266,20 @@ def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
 def _measured(rig: Measuring, number: int, knobs: Knobs, goals: Sequence[Objective], tried: Sequence[Trial]) -> Trial:
     """A trial: blocks by turns with the current choice, until it is clear that it is not the best."""
     trial = Trial(number=number, knobs=knobs)
-    try:
-        rig.load(knobs)
-    except TritiumError as exc:
-        if not tried:
-            raise
-        return replace(trial, state=FAILED, reason=_first_line(exc))
     if not tried:
+        rig.load(knobs)
         # How many answers a block has is known only now.
         rate = rig.block().figures.requests_per_s
         rig.block_s = min(max(_ANSWERS / max(rate, 1e-9), _BLOCK_S[0]), _BLOCK_S[1])
+        return _in_blocks(rig, trial, goals, tried)
+    try:
+        rig.load(knobs)
+        return _in_blocks(rig, trial, goals, tried)
+    except TritiumError as exc:  # it does not load, or the server has died of it
+        return replace(trial, state=FAILED, reason=_first_line(exc))
+
+
+def _in_blocks(rig: Measuring, trial: Trial, goals: Sequence[Objective], tried: Sequence[Trial]) -> Trial:
     best = max((one for one in tried if one.state == MEASURED), key=lambda one: one.rank, default=None)
     sigma = deviation(tried)
     for _ in range(_BLOCKS if tried else _FIRST_BLOCKS):
@@ -313,12 +320,15 @@ def _finals(
         for place in [(number + shift) % len(playing) for shift in range(len(playing))]:
             if playing[place].state == FAILED:
                 continue
-            rig.load(playing[place].knobs)
-            for _ in range(_BLOCKS_A_ROUND):
-                playing[place], wrong = _with_block(rig, playing[place], goals)
-                if wrong:
-                    playing[place] = replace(playing[place], state=FAILED, reason=wrong)
-                    break
+            try:
+                rig.load(playing[place].knobs)
+                for _ in range(_BLOCKS_A_ROUND):
+                    playing[place], wrong = _with_block(rig, playing[place], goals)
+                    if wrong:
+                        playing[place] = replace(playing[place], state=FAILED, reason=wrong)
+                        break
+            except TritiumError as exc:
+                playing[place] = replace(playing[place], state=FAILED, reason=_first_line(exc))
         still += [figures for trial in playing for figures in trial.beside[-_BLOCKS_A_ROUND:]]
     whole = tuple(still) or tried[0].blocks
     current = replace(tried[0], blocks=whole, beside=whole).judged(goals, rig.model)

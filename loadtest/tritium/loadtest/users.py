@@ -68,13 +68,18 @@ class TritonUser(User):
     retries: ClassVar[Retries] = _NEVER_AGAIN
     rows: ClassVar[int] = 1
     schemes: ClassVar[Sequence[str]] = ()
-    # The suites set these two: when to send, and where to take note.
+    # The suites set these: when to send, and where to take note.
     pace: ClassVar[Pace | None] = None
     recorder: ClassVar[Recorder | None] = None
+    # Decides the order of the cases; another one in each process and each run.
+    seed: ClassVar[str] = ""
+    # Why a user could not begin; empty if all could.
+    hindered: ClassVar[str] = ""
     _client: ClassVar[Client]
     _traffic: ClassVar[GoldenTraffic]
     _numbers: ClassVar[Iterator[int]] = itertools.count()
     _once: ClassVar[threading.Lock] = threading.Lock()
+    _unsent: ClassVar[dict[tuple[tuple[str, ...], int], Iterator[Case]]] = {}
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -96,6 +101,7 @@ class TritonUser(User):
                     cls._client = Client(self.host or "", timeout_s=self.timeout_s, retries=self.retries, limits=limits)
                     cls._traffic = GoldenTraffic(Repository(cls.repository), cls._client, cls.models, cls.weights)
         except Exception as exc:
+            cls.hindered = f"{type(exc).__name__}: {exc}"
             self._report("metadata", "server", exc, 0.0)
             raise StopUser from exc
 
@@ -109,8 +115,10 @@ class TritonUser(User):
             elif (turn := pace.wait(self._number)) is not None:
                 stage, due_s, late_s = turn
                 pace.under_way += 1
-                outcome = self.call(next(self._cases(stage.models, stage.rows)), stage, due_s, late_s)
-                pace.under_way -= 1
+                try:
+                    outcome = self.call(next(self._cases(stage.models, stage.rows)), stage, due_s, late_s)
+                finally:
+                    pace.under_way -= 1
                 if outcome is Outcome.REJECTED and stage.rate is None:
                     gevent.sleep(_TURNED_AWAY_S)
 
@@ -134,7 +142,7 @@ class TritonUser(User):
         if error is None:
             try:
                 case.check(answer)
-            except WrongAnswerError as exc:
+            except Exception as exc:
                 error = exc
         outcome, said = Outcome.RIGHT, ""
         if error is not None:
@@ -153,6 +161,17 @@ class TritonUser(User):
         self._report(self._kind, case.name, error, latency_ms)
         return outcome
 
+    @classmethod
+    def next_model(cls, stage: Stage) -> str:
+        """The model of a request of a stage that nobody could send: what would have been next; empty if unknown."""
+        traffic: GoldenTraffic | None = vars(cls).get("_traffic")
+        if traffic is None:
+            return ""
+        key = stage.models, stage.rows
+        if key not in cls._unsent:
+            cls._unsent[key] = traffic.requests(f"{cls.seed}/unsent", models=stage.models, rows=stage.rows)
+        return next(cls._unsent[key]).name
+
     def _report(self, kind: str, name: str, error: Exception | None, latency_ms: float) -> None:
         """Tell Locust of a request; of one that was never sent, too."""
         self.environment.events.request.fire(
@@ -167,8 +186,9 @@ class TritonUser(User):
     def _cases(self, models: tuple[str, ...], rows: int) -> Iterator[Case]:
         stream = self._streams.get((models, rows))
         if stream is None:
-            traffic = type(self)._traffic
-            stream = self._streams[models, rows] = traffic.requests(self._number, models=models, rows=rows)
+            seed = f"{self.seed}/{self._number}"
+            stream = type(self)._traffic.requests(seed, models=models, rows=rows)
+            self._streams[models, rows] = stream
         return stream
 
 

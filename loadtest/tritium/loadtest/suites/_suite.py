@@ -21,10 +21,13 @@ from tritium.loadtest.users import TritonUser
 
 # What Locust's reports between processes carry beside its own statistics.
 _KEY = "tritium"
-# Messages between a master and its workers: the plan is over; all that was recorded since the last report.
+# Messages between a master and its workers: the run is over, and whether the last answers are waited for; all that was
+# recorded since the last report.
 _END, _LAST = "tritium-end", "tritium-last"
 # How long the last requests may take, beyond what each may.
 _LAST_S = 10.0
+# How long workers may take to tell what they have when Ctrl-C ends the run.
+_CUT_S = 5.0
 _NOT_SENT = "never sent: until the end every user was busy with requests that were due before"
 
 
@@ -37,6 +40,8 @@ class _Conductor:
         self._recorder = Recorder()
         self._parts: list[dict[str, Any]] = []
         self._reported = 0
+        self._hindered = 0
+        self._over = False
         self._began_s = 0.0
         self._pace: Pace | None = None
 
@@ -51,6 +56,8 @@ class _Conductor:
         elif isinstance(environment.runner, MasterRunner):
             environment.events.worker_report.add_listener(self._hear)
             environment.runner.register_message(_LAST, self._hear_last)
+            # Listeners of this are called from the last to the first, and Locust's own lets all workers go.
+            environment.events.quitting.add_listener(self._cut)
         environment.events.test_start.add_listener(self._prepare)
         environment.events.spawning_complete.add_listener(self._begin)
 
@@ -72,6 +79,8 @@ class _Conductor:
                 user_class.retries = Retries()
             user_class.pace = self._pace
             user_class.recorder = self._recorder
+            user_class.seed = f"{options.seed}/{process}"
+            user_class.hindered = ""
 
     def _begin(self, **_: Any) -> None:
         """All users are up: now the plan's time begins, and where the run is conducted it ends by the plan."""
@@ -84,46 +93,58 @@ class _Conductor:
 
     def _end(self) -> None:
         """The plan is over: have the last requests answered and reported, and go."""
-        runner = self._environment.runner
-        if isinstance(runner, MasterRunner):
-            runner.send_message(_END)
-            count = self._environment.parsed_options.worker_count
-            self._wait_until(lambda: self._reported >= count)
+        patience_s = self._environment.parsed_options.timeout + _LAST_S
+        if isinstance(self._environment.runner, MasterRunner):
+            self._gather(patience_s, wait=True)
         else:
-            self._wait_for_answers()
-        runner.quit()
+            self._wait_for_answers(patience_s)
+        self._over = True
+        self._environment.runner.quit()
 
-    def _wait_for_answers(self) -> None:
-        self._wait_until(lambda: self._pace is None or not self._pace.under_way)
+    def _cut(self, **_: Any) -> None:
+        """Locust ends, on the master; before the plan does if it was Ctrl-C."""
+        if not self._over:
+            self._gather(_CUT_S, wait=False)
 
-    def _wait_until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + self._environment.parsed_options.timeout + _LAST_S
-        while not done() and time.monotonic() < deadline:
-            gevent.sleep(0.02)
+    def _gather(self, patience_s: float, *, wait: bool) -> None:
+        """Have all workers report what they have; one that is gone is not waited for."""
+        runner = self._environment.runner
+        runner.send_message(_END, {"wait": wait})
+        _wait_until(lambda: self._reported >= runner.worker_count, patience_s)
 
-    def _report(self, **_: Any) -> None:
-        """On a worker, in a greenlet of its own: the plan is over."""
-        self._wait_for_answers()
-        self._environment.runner.send_message(_LAST, self._taken())
+    def _wait_for_answers(self, patience_s: float) -> None:
+        _wait_until(lambda: self._pace is None or not self._pace.under_way, patience_s)
+
+    def _report(self, *, msg: Any, **_: Any) -> None:
+        """On a worker, in a greenlet of its own: the run is over."""
+        if msg.data["wait"]:
+            self._wait_for_answers(self._environment.parsed_options.timeout + _LAST_S)
+        self._note_what_was_never_sent()
+        self._environment.runner.send_message(
+            _LAST, {"hindered": self._users_were_hindered(), "part": self._recorder.take()}
+        )
+
+    def _users_were_hindered(self) -> bool:
+        return any(user_class.hindered for user_class in self._user_classes)
 
     def _hear_last(self, *, msg: Any, **_: Any) -> None:
-        self._parts.append(msg.data)
+        self._parts.append(msg.data["part"])
+        self._hindered += msg.data["hindered"]
         self._reported += 1
 
     def _tell(self, *, data: dict[str, Any], **_: Any) -> None:
-        data[_KEY] = self._taken()
+        data[_KEY] = self._recorder.take()
 
-    def _taken(self) -> dict[str, Any]:
-        """What was recorded since the last time, and at the end what should have been sent and was not."""
+    def _note_what_was_never_sent(self) -> None:
         pace = self._pace
-        sends = not isinstance(self._environment.runner, MasterRunner)
-        if sends and pace is not None and pace.elapsed_s > pace.plan.duration_s:
-            for due_s in pace.never_sent():
-                left_ms = (pace.plan.duration_s - due_s) * 1000
-                self._recorder.add(
-                    "", Outcome.FAILED, due_s=due_s, latency_ms=left_ms, late_ms=left_ms, error=_NOT_SENT
-                )
-        return self._recorder.take()
+        if pace is None:
+            return
+        until_s = min(pace.elapsed_s, pace.plan.duration_s)
+        for due_s in pace.never_sent():
+            stage = pace.plan.stages[pace.plan.index_at(due_s)]
+            model = self._user_classes[0].next_model(stage)
+            late_ms = (until_s - due_s) * 1000
+            self._recorder.add(model, Outcome.FAILED, due_s=due_s, latency_ms=late_ms, late_ms=late_ms, error=_NOT_SENT)
 
     def _hear(self, *, data: dict[str, Any], **_: Any) -> None:
         if _KEY in data:
@@ -134,10 +155,21 @@ class _Conductor:
         options = self._environment.parsed_options
         if not options.result or isinstance(self._environment.runner, WorkerRunner):
             return
-        requests = Requests.merged([*self._parts, self._taken()], began_s=self._began_s)
+        if isinstance(self._environment.runner, MasterRunner):
+            lost = options.worker_count - self._reported + self._hindered
+        else:
+            self._note_what_was_never_sent()
+            lost = int(self._users_were_hindered())
+        requests = Requests.merged([*self._parts, self._recorder.take()], began_s=self._began_s, lost_workers=lost)
         aside = Path(f"{options.result}.partial.npz")
         requests.save(aside)
         aside.replace(options.result)
+
+
+def _wait_until(done: Callable[[], bool], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not done() and time.monotonic() < deadline:
+        gevent.sleep(0.02)
 
 
 def register(suite: str, *user_classes: type[TritonUser]) -> None:
