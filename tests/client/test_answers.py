@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from tritium.client import (
@@ -241,6 +242,19 @@ def test_every_error_of_a_socket_is_mapped(
             client.is_ready()
     assert isinstance(caught.value, ConnectFailedError)
     assert caught.value.sent is (moment != "connect")
+
+
+def test_what_the_system_does_not_take_at_once_is_sent_all_the_same(
+    server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Narrow(socket.socket):
+        def send(self, data: Any, flags: int = 0) -> int:
+            # Triton finds no model if a request's first line comes in pieces.
+            return super().send(data[:-7], flags)
+
+    monkeypatch.setattr(socket, "socket", Narrow)
+    with Client(server.http_url) as client:
+        assert client.model("digits_mlp")(np.zeros((2, 784), np.float32)).shape[0] == 2
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])

@@ -34,6 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     repository: Path = tmp_path_factory.mktemp("prepared")
     write_echo(repository / "duo", DUO)
     write_echo(repository / "table", TABLE)
+    write_echo(repository / "wide", [TensorSpec("x", "FP32", (20_000,))])
     with TritonServer(repository, open_groups=ADMIN_GROUPS) as running:
         yield running
 
@@ -102,6 +103,20 @@ def test_inputs_are_looked_at_and_encoded_once(surface: str, url: str, monkeypat
         }
 
 
+def test_large_inputs_are_sent_from_where_they_lie_every_time(surface: str, url: str) -> None:
+    wide = np.random.default_rng(0).random((3, 20_000), np.float32)
+    for answer in called(surface, url, "wide", wide, ids=("",) * 3):
+        np.testing.assert_array_equal(answer, wide)
+
+
+def test_parameters_are_those_of_the_time_when_it_was_prepared(url: str) -> None:
+    parameters = {"priority": 0}
+    with Client(url) as client:
+        call = client.model("duo").prepare(ROWS, ROWS, parameters=parameters)
+        parameters["priority"] = object()  # type: ignore[assignment]
+        np.testing.assert_array_equal(call()["same_a"], ROWS)
+
+
 def test_each_call_has_an_id_of_its_own(surface: str, url: str) -> None:
     records: list[RequestRecord] = []
     called(surface, url, "duo", ROWS, ROWS, ids=("first", "", ""), on_request=records.append)
@@ -156,6 +171,23 @@ def test_model_that_was_published_again_gets_the_inputs_as_it_takes_them_now(url
         publish("FP64", 3)
         with pytest.raises(InputError, match=r"must have shape \(rows, 3\)"):
             call()
+
+
+def test_threads_may_share_one_while_the_model_is_published_again(url: str, server: TritonServer) -> None:
+    def publish(dtype: str) -> None:
+        write_echo(server.repository.path / "shared", [TensorSpec("x", dtype, (2,))], prefix=f"{dtype.lower()}_")
+        with server.client(protocol="grpc") as client:
+            client.load("shared")
+
+    publish("FP32")
+    with Client(url) as client, ThreadPoolExecutor(4) as pool:
+        call = client.model("shared").prepare(ROWS)
+        answers = [pool.submit(call) for _ in range(100)]
+        publish("FP64")
+        answers += [pool.submit(call) for _ in range(100)]
+        for answer in answers:
+            np.testing.assert_array_equal(answer.result(), ROWS)
+        assert call().dtype == np.float64
 
 
 def test_threads_may_share_one(url: str) -> None:

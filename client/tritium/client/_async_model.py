@@ -120,6 +120,7 @@ class AsyncModel(BaseModel):
 
         Args:
             inputs: as for a call. They are kept: nothing in them may be changed as long as the result is in use.
+                Servers that take no binary tensors get JSON, which is made anew every time.
             outputs: as for a call.
             timeout_s: seconds that asking the server about the model may take; the client's own by default.
             parameters: as for a call.

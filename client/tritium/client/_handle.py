@@ -76,7 +76,7 @@ class BaseModel:
                 named,
                 checked_outputs(outputs) if outputs else (),
                 request_id,
-                checked_parameters(parameters) if parameters else NO_PARAMETERS,
+                dict(checked_parameters(parameters)) if parameters else NO_PARAMETERS,
                 top_k,
                 out,
                 client._locate if client._regions else None,
@@ -91,10 +91,10 @@ class Prepared:
 
     def __init__(self, arguments: Arguments, contract: Contract) -> None:
         self._arguments = arguments
-        self._made = contract, self.first(contract)
+        self._made = contract, self.made_for(contract)
 
-    def first(self, contract: Contract) -> InferRequest:
-        """Make the request.
+    def made_for(self, contract: Contract) -> InferRequest:
+        """Make the request for what is known of a model.
 
         Raises:
             InputError: it does not fit what is known of the model.
@@ -111,7 +111,7 @@ class Prepared:
         """
         made_for, request = self._made
         if made_for is not contract:
-            request = self.first(contract)
+            request = self.made_for(contract)
             self._made = contract, request
         return request.again(request_id)
 

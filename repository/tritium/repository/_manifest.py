@@ -19,6 +19,7 @@ SIGNATURE_NAME = "signature.json"
 UNNAMED = frozenset({MANIFEST_NAME, SIGNATURE_NAME})
 # TF32 keeps ten bits of the mantissa.
 _GPU_TOLERANCE = Tolerance(atol=1e-3)
+_MEND = "Publish the version again; `tritium rollback` serves one before it meanwhile"
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ class Manifest:
         present = self.with_files(folder).files
         for name in sorted(present.keys() | self.files.keys()):
             if name not in present:
-                raise ManifestError(f"{folder / name} is missing, and the manifest names it")
+                raise ManifestError(f"{folder / name} is missing, and the manifest names it. {_MEND}")
             if name not in self.files:
-                raise ManifestError(f"{folder / name} is not in the manifest")
+                raise ManifestError(f"{folder / name} is not in the manifest. {_MEND}")
             self._check_sha256(folder / name, present[name], name)
 
     def check_file(self, folder: Path, name: str) -> None:
@@ -143,7 +144,7 @@ class Manifest:
 
     def _check_sha256(self, path: Path, found: str, name: str) -> None:
         if found != self.files.get(name):
-            raise ManifestError(f"{path} was changed: its sha256 is not the manifest's. Publish again")
+            raise ManifestError(f"{path} was changed: its sha256 is not the manifest's. {_MEND}")
 
 
 def file_sha256(path: Path) -> str:

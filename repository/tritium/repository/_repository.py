@@ -42,7 +42,7 @@ class Repository:
             except OSError as exc:
                 raise InputError(f"The repository {self.path} cannot be made: {exc.strerror}") from exc
         if not self.path.is_dir():
-            raise InputError(f"There is no model repository at {self.path}; `--repository FOLDER` names another")
+            raise InputError(f"There is no model repository at {self.path}; 'repository' must be a folder of models")
 
     def __repr__(self) -> str:
         """As in ``Repository('/srv/models')``."""
