@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tritium.repository import Candidate, Repository, SignatureError, check_loadable, publish, sign
+from tritium.repository import Candidate, ManifestError, Repository, SignatureError, check_loadable, publish, sign
 
 
 @pytest.fixture
@@ -36,6 +36,23 @@ def model(repository: Repository, candidate: Candidate, key: Path) -> Path:
 
 def test_a_signed_model_is_let_through(repository: Repository, model: Path, key: Path) -> None:
     check_loadable(repository, model.name, public_key=key)
+
+
+@pytest.mark.parametrize("left", [("golden.npz", "signature.json"), ("golden.npz",), ("signature.json",)])
+def test_a_published_version_without_its_manifest_is_refused(
+    repository: Repository, model: Path, left: tuple[str, ...]
+) -> None:
+    for name in {"manifest.json", "golden.npz", "signature.json"} - set(left):
+        (model / "1" / name).unlink()
+    with pytest.raises(ManifestError, match=r"its manifest.json is gone, .*Publish it again, or remove"):
+        check_loadable(repository, model.name)
+
+
+def test_a_manifest_that_is_a_link_to_nothing_is_no_missing_one(repository: Repository, model: Path) -> None:
+    (model / "1" / "manifest.json").unlink()
+    (model / "1" / "manifest.json").symlink_to("nowhere")
+    with pytest.raises(ManifestError):
+        check_loadable(repository, model.name)
 
 
 CODE = {

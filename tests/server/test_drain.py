@@ -6,9 +6,10 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from tritium.client import Client
-from tritium.server import TritonServer, _drain
+from tritium.client import Client, Retries, TritiumError
+from tritium.server import Supervisor, TritonServer, _drain
 
 from .conftest import DOUBLER_CONFIG, doubler, wait_until
 
@@ -148,6 +149,65 @@ def test_half_a_request_and_an_open_stream_get_a_part_of_the_time_and_no_answer(
             next(stream)
         with suppress(ConnectionResetError):
             assert upload.recv(1) == b""
+
+
+def test_what_takes_longer_than_there_is_time_for_shows_in_the_exit_code(repository: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        with Supervisor(TritonServer(repository, models=["slow"], shutdown_timeout_s=1)) as supervisor:
+            model = Client(supervisor.server.http_url, timeout_s=60, retries=Retries(attempts=1)).model("slow")
+            answers = [pool.submit(model, np.array([60, 1], np.float32)) for _ in range(2)]
+            wait_until(lambda: pending(supervisor.server, "slow") == 1)  # the other one runs
+        assert supervisor.exit_code not in (0, None)
+        for answer in answers:
+            with pytest.raises(TritiumError):
+                answer.result(60)
+
+
+def test_a_stop_with_nothing_under_way_has_the_exit_code_0(repository: Path) -> None:
+    with Supervisor(TritonServer(repository, models=["doubler"], onnx_backend="native")) as supervisor:
+        assert supervisor.exit_code is None
+    assert supervisor.exit_code == 0
+
+
+@dataclass
+class Connection:
+    """What is seen of a connection at one moment."""
+
+    unsent_bytes: int
+    acked_bytes: int
+    inode: str = "socket:[1]"
+    little_bytes: int = 1000
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bool]]:
+    """What is made of looks at a connection: each when, how much is unsent, and how much has been sent in all."""
+    now = [0.0]
+    monkeypatch.setattr("tritium.server._drain.time.monotonic", lambda: now[0])
+
+    def look(*seen: tuple[float, int, int]) -> list[bool]:
+        rests, found = _drain._Rests(), []
+        for at_s, unsent_bytes, acked_bytes in seen:
+            now[0] = at_s
+            found.append(rests.between_frames(Connection(unsent_bytes, acked_bytes)))  # type: ignore[arg-type]
+        return found
+
+    return look
+
+
+def test_a_busy_connection_with_small_answers_is_between_frames_at_its_first_rest_after_one(looks: Any) -> None:
+    assert looks((0, 0, 0), (0.001, 90, 0), (0.002, 0, 90), (0.003, 0, 180)) == [False, False, True, True]
+
+
+def test_a_frame_that_did_not_fit_may_go_on_for_as_long_as_triton_does_not_get_to_it(looks: Any) -> None:
+    assert looks((0, 4000, 0), (0.01, 0, 4000), (0.011, 0, 4000), (0.04, 0, 4000)) == [False] * 4
+    # Nobody looked while the buffer was full.
+    assert looks((0, 0, 4000), (0.0002, 0, 4000), (0.0004, 0, 4000)) == [False] * 3
+    assert looks((0, 0, 0), (0.001, 0, 4000), (0.0012, 0, 4000), (0.0014, 0, 4100)) == [False] * 4
+
+
+def test_a_long_rest_is_one_whatever_was_sent_before(looks: Any) -> None:
+    assert looks((0, 4000, 0), (0.01, 0, 4000), (0.07, 0, 4000)) == [False, False, True]
 
 
 def test_where_the_system_keeps_us_from_its_sockets_it_ends_all_the_same(

@@ -78,6 +78,7 @@ OTHER_LINES: dict[str, tuple[str, list[tuple[str, str | None, str]]]] = {
     "nothing": ("", []),
     "a print that Triton broke into": (f'half{"E" + HEAD} "x"', [("INFO", None, "half"), ("ERROR", "x", "x")]),
     "no JSON in quotes": (f'E{HEAD} "half', [("ERROR", "x", '"half')]),
+    "nested beyond reading": (f"I{HEAD} {'[' * 100_000}", [("INFO", "x", "[" * 100_000)]),
     "a day that there is not": ('I0230 99:59:59.000001 7 fake] "x"', [("INFO", "fake", "x")]),
 }
 

@@ -393,17 +393,51 @@ def test_an_ensemble_that_comes_by_reload_brings_its_steps(supervisor: Superviso
     assert all(report.state is ModelState.READY for report in states.values())
 
 
-@pytest.mark.parametrize("again", ["first", "whole"])
-def test_an_ensemble_is_not_ready_without_its_step_and_comes_back_with_it(repository: Path, again: str) -> None:
+def test_a_model_without_a_config_is_reloaded_and_its_version_named(repository: Path) -> None:
+    said: list[str] = []
+    (repository / "bare" / "1").mkdir(parents=True)
+    (repository / "bare" / "1" / "model.onnx").write_bytes(doubler())
+    with Supervisor(TritonServer(repository, onnx_backend="native"), progress=said.append) as supervisor:
+        supervisor.reload("bare")
+    assert "bare was reloaded: version 1" in said
+
+
+def test_a_step_that_asks_for_fewer_processes_after_its_ensemble_was_reloaded_is_not_healed(
+    repository: Path,
+) -> None:
     write_ensemble(repository, "first")
+    config = repository / "first" / "config.pbtxt"
+    one = config.read_text()
+    assert "count: 1" in one
+    config.write_text(one.replace("count: 1", "count: 2"))
+    with Supervisor(TritonServer(repository, onnx_backend="python"), progress=print) as supervisor:
+        assert supervisor._stubs["first"] == 2
+        config.write_text(one)
+        supervisor.reload("whole")
+        wait_until(lambda: live_stubs(supervisor.server.pid)["first"] == supervisor._stubs["first"] == 1)
+        row = np.array([[3, 4]], np.float32)
+        with supervisor.server.client() as client:
+            for _ in range(20):
+                assert np.array_equal(client.model("whole")(row), 2 * row)
+                time.sleep(0.1)
+        assert metric(supervisor, 'tritium_model_heals_total{model="first"}') == 0
+
+
+@pytest.mark.parametrize("name", ["whole", "a_whole"])
+@pytest.mark.parametrize("again", ["first", "whole"])
+def test_an_ensemble_is_not_ready_without_its_step_and_comes_back_with_it(
+    repository: Path, again: str, name: str
+) -> None:
+    write_ensemble(repository, "first")
+    (repository / "whole").rename(repository / name)
     with (
         Supervisor(TritonServer(repository, onnx_backend="python"), progress=print) as supervisor,
         supervisor.server.client() as client,
     ):
 
         def lacks_its_step() -> bool:
-            status, document = ask(f"{supervisor.url}/ready/whole")
-            return status == 503 and document["models"]["whole"]["reason"] == "its step first is not ready"
+            status, document = ask(f"{supervisor.url}/ready/{name}")
+            return status == 503 and document["models"][name]["reason"] == "its step first is not ready"
 
         with supervisor._changing:  # nothing is mended meanwhile
             stub_of(supervisor.server, "first").kill()
@@ -412,14 +446,14 @@ def test_an_ensemble_is_not_ready_without_its_step_and_comes_back_with_it(reposi
         with supervisor._changing:
             supervisor._quarantine("first", "it died too often")
         # Triton unloads the ensemble, which is nobody's wish.
-        wait_until(lambda: "whole" in supervisor._owed)
-        assert not client.is_ready("whole")
+        wait_until(lambda: name in supervisor._owed)
+        assert not client.is_ready(name)
         assert lacks_its_step()
-        supervisor.reload(again)
+        supervisor.reload(name if again == "whole" else again)
         wait_until(lambda: ask(f"{supervisor.url}/ready")[0] == 200)
         row = np.array([[3, 4]], np.float32)
-        assert np.array_equal(client.model("whole")(row), 2 * row)
-        assert metric(supervisor, 'tritium_model_quarantines_total{model="whole"}') == 0
+        assert np.array_equal(client.model(name)(row), 2 * row)
+        assert metric(supervisor, f'tritium_model_quarantines_total{{model="{name}"}}') == 0
 
 
 def test_a_signal_while_it_begins_to_watch_leaves_no_triton(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as package_version
@@ -89,8 +90,26 @@ _ENGINES = {"onnxruntime": ("onnxruntime-gpu", "ONNX Runtime"), "pytorch": ("tor
     help="Keep N MiB of answers, for models whose config has response_cache { enable: true }.",
 )
 @click.option("--rate-limit", is_flag=True, help="Heed the rate_limiter of the configs' instance groups.")
+@click.option(
+    "--startup-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long all models together may take to load.",
+)
+@click.option(
+    "--shutdown-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long requests under way get at the end.",
+)
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     repository: Path | str,
     models: tuple[str, ...],
     http_port: int,
@@ -108,19 +127,25 @@ def command(
     trace_rate: int,
     response_cache_mb: int,
     rate_limit: bool,
+    startup_timeout: float,
+    shutdown_timeout: float,
     as_json: bool,
 ) -> None:
     """Serve a model repository with a real Triton.
 
     A supervisor starts Triton again if it dies or hangs, and loads a model anew if its backend process dies. Loading
     models, shared memory, traces and logs take a secret that only you can read; `tritium reload` and `tritium rollback`
-    use it. A repository in S3 is copied into the cache and served from there. It ends with Ctrl-C or SIGTERM. The first
-    start fetches the server. With --json one document is printed when every model is ready.
+    use it. A repository in S3 is copied into the cache and served from there. The first start fetches the server. With
+    --json one document is printed when every model is ready.
+
+    It ends with Ctrl-C or SIGTERM, and exits 0 if all that was accepted was answered, 1 if not in the time for that.
     """
     from tritium.server import Supervisor, TritonServer
 
     serving: list[TritonServer] = []
-    _stop_by_signals(serving)
+    supervisors: list[Supervisor] = []
+    forced = threading.Event()
+    _stop_by_signals(serving, forced)
     try:
         server = TritonServer(
             repository,
@@ -138,6 +163,8 @@ def command(
             trace_rate=trace_rate,
             response_cache_mb=response_cache_mb,
             rate_limit=rate_limit,
+            startup_timeout_s=startup_timeout,
+            shutdown_timeout_s=shutdown_timeout,
             progress=say,
         )
         serving.append(server)
@@ -149,6 +176,7 @@ def command(
             say(server.note(warning, "WARNING"))
         watch_s = 1.0 if watch else None
         with Supervisor(server, health_port=health_port, watch_s=watch_s, progress=say) as supervisor:
+            supervisors.append(supervisor)
             _announce(supervisor, as_json, in_a_line=log_format == "json")
             try:
                 while True:  # a signal that another thread takes would end no longer wait
@@ -157,13 +185,19 @@ def command(
                 say(server.note("Stopping, with an answer to all that was accepted; Ctrl-C again ends it at once"))
                 raise
     except KeyboardInterrupt:
+        if supervisors and supervisors[0].exit_code and not forced.is_set():
+            text = f"Triton did not end in its time, or not in order (exit code {supervisors[0].exit_code}): "
+            text += "what was under way got no answer. --shutdown-timeout gives it longer"
+            say(serving[0].note(text, "ERROR"))
+            ctx.exit(1)
         say(serving[0].note("Stopped") if serving else "Stopped")
 
 
-def _stop_by_signals(serving: Sequence[TritonServer]) -> None:
+def _stop_by_signals(serving: Sequence[TritonServer], forced: threading.Event) -> None:
     """Let SIGTERM and Ctrl-C interrupt once. Stopping has an end of its own, which only a second Ctrl-C cuts short."""
 
     def force(_signal: int, _frame: Any) -> None:
+        forced.set()
         for server in serving:
             server.kill()
 

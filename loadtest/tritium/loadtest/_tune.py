@@ -16,7 +16,6 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritium.client import InputError, TritiumError
 from tritium.repository import Repository, has_manifest, opened
 
-from ._figures import Figures
 from ._objectives import Objective, parse_objectives
 from ._proposals import Proposals
 from ._rig import Rig, Sample
@@ -236,13 +235,14 @@ def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
         best = max(finals, key=lambda trial: trial.rank)
         return best, MISSED, f"No choice meets the objectives; {best.knobs} misses them by the least"
     most = max(trial.gain for trial in feasible)
-    # What all gains are ratios to has none itself.
-    alone = noise / math.sqrt(2)
-    if current.feasible and most <= 1 + alone:
+    # All gains are ratios to the copy that stays; that of the current choice was measured as the others were.
+    base = current.gain or 1.0
+    if current.feasible and most <= base * (1 + noise):
+        most /= base
         return (
             current,
             KEEP,
-            f"Keep what you have: nothing has more than {most:.2f} times its throughput, and the noise is ±{alone:.0%}",
+            f"Keep what you have: nothing has more than {most:.2f} times its throughput, and the noise is ±{noise:.0%}",
         )
     # Figures within the noise say nothing about which is better, so what is simpler is.
     others = [trial for trial in feasible if trial is not current]
@@ -258,7 +258,7 @@ def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
     return (
         best,
         BETTER,
-        f"{meets}{best.gain:.2f} times the throughput of the current config (noise ±{noise:.0%}), p99 "
+        f"{meets}{best.gain / base:.2f} times the throughput of the current config (noise ±{noise:.0%}), p99 "
         f"{current.p99_ms:.3g} → {best.p99_ms:.3g} ms: {', '.join(current.knobs.differences(best.knobs))}.{refused}",
     )
 
@@ -301,7 +301,10 @@ def _finals(
     progress: Callable[[str], object],
     clock: Callable[[], float],
 ) -> list[Trial]:
-    """The current choice and the best others, measured again in turns. It is first seen to that each may win."""
+    """The current choice and the best others, measured again in turns. It is first seen to that each may win.
+
+    The current choice is loaded anew in its turn, like the others: of two copies of a model one may be the faster one.
+    """
     by_rank = sorted((trial for trial in tried[1:] if trial.state == MEASURED), key=lambda trial: trial.rank)
     playing: list[Trial] = []
     while by_rank and len(playing) < _FINALISTS:
@@ -311,10 +314,12 @@ def _finals(
         else:
             playing.append(replace(trial, blocks=(), beside=(), misses=()))
     progress(f"finals: {len(playing)} and the current config in turns" if playing else "finals: nobody to play against")
+    if not playing:
+        return [tried[0]]
+    playing.insert(0, replace(tried[0], blocks=(), beside=(), misses=()))
     fewest, most = _ROUNDS
-    still: list[Figures] = []
     for number in range(most):
-        if number >= fewest and (clock() >= ends_s or _noise(tried, [tried[0], *playing]) <= _SMALL_NOISE):
+        if number >= fewest and (clock() >= ends_s or _noise(tried, playing) <= _SMALL_NOISE):
             break
         # Whoever comes first in a round does not always do so.
         for place in [(number + shift) % len(playing) for shift in range(len(playing))]:
@@ -329,17 +334,14 @@ def _finals(
                         break
             except TritiumError as exc:
                 playing[place] = replace(playing[place], state=FAILED, reason=_first_line(exc))
-        still += [figures for trial in playing for figures in trial.beside[-_BLOCKS_A_ROUND:]]
-    whole = tuple(still) or tried[0].blocks
-    current = replace(tried[0], blocks=whole, beside=whole).judged(goals, rig.model)
-    return [current, *(trial for trial in playing if trial.state != FAILED)]
+    return [playing[0], *(trial for trial in playing[1:] if trial.state != FAILED)]
 
 
 def _noise(tried: Sequence[Trial], finals: Sequence[Trial]) -> float:
-    """What the gains of two finalists differ by through chance alone. The current choice, always 1, is left out."""
-    others = [trial for trial in finals[1:] if trial.blocks]
-    blocks = min((len(trial.blocks) for trial in others), default=_BLOCKS)
-    return margin(deviation([*tried, *others]), blocks, blocks)
+    """What the gains of two finalists differ by through chance alone."""
+    measured = [trial for trial in finals if trial.blocks and trial.state != FAILED]
+    blocks = min((len(trial.blocks) for trial in measured), default=_BLOCKS)
+    return margin(deviation([*tried, *measured]), blocks, blocks)
 
 
 def _with_block(rig: Measuring, trial: Trial, goals: Sequence[Objective]) -> tuple[Trial, str]:

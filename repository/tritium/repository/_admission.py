@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +14,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritium.client import InputError
 
 from ._config import read_config
-from ._errors import ArtifactError, SignatureError
+from ._errors import ArtifactError, ManifestError, SignatureError
 from ._formats import check_formats
-from ._manifest import MANIFEST_NAME, Manifest
+from ._manifest import GOLDEN_NAME, MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from ._operations import VersionPolicy
 from ._repository import CONFIG_NAME, VERSION, Repository
 from ._signing import verify_signature
@@ -68,8 +69,13 @@ def check_loadable(
             folder = repository.version_folder(name, version)
             if public_key and any(path.is_symlink() or not path.is_dir() for path in folder.rglob("*")):
                 verify_signature(folder, public_key)
-            if (folder / MANIFEST_NAME).is_file():
+            if os.path.lexists(folder / MANIFEST_NAME):
                 Manifest.load(folder).check_files(folder)
+            elif os.path.lexists(folder / SIGNATURE_NAME) or os.path.lexists(folder / GOLDEN_NAME):
+                raise ManifestError(
+                    f"{folder} was published, and its {MANIFEST_NAME} is gone, which says what belongs there. "
+                    f"Publish it again, or remove {GOLDEN_NAME} and {SIGNATURE_NAME} if you put it there by hand"
+                )
             check_formats(folder, folder.parent, found)
         names += sorted({step.model_name for step in found.ensemble_scheduling.step}.difference(names))
 

@@ -191,6 +191,8 @@ class Bucket:
             if source is None:
                 self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=b"", Metadata=metadata)
             elif source.stat().st_size > _ONE_PIECE_BYTES:
+                if new and name in self.listing(name) and self.sha256(name, claimed=True) != sha256:
+                    raise self._too_late(name)
                 self._put_in_pieces(name, source, metadata)
             else:
                 self._put_whole(name, source, metadata, new)
@@ -216,11 +218,14 @@ class Bucket:
                 raise
             # It may be our own, sent again by botocore because the answer was lost.
             if self.sha256(name) != metadata["sha256"]:
-                raise StoreError(
-                    f"Another push was quicker: {self.location(name)} is there now, with other content. Pull it, and "
-                    "publish yours under the next number",
-                    url=self.location(name),
-                ) from exc
+                raise self._too_late(name) from exc
+
+    def _too_late(self, name: str) -> StoreError:
+        return StoreError(
+            f"Another push was quicker: {self.location(name)} is there now, with other content. Pull it, and publish "
+            "yours under the next number",
+            url=self.location(name),
+        )
 
     def _put_in_pieces(self, name: str, source: Path, metadata: dict[str, str]) -> None:
         from boto3.s3.transfer import TransferConfig

@@ -277,7 +277,10 @@ class S3Repository:
         for name in plan.to_send:
             file = plan.files[name]
             progress(f"{self._bucket.location(name)} ({file.size_bytes / 1e3:.1f} kB)")
-            self._bucket.put(name, file.path, file.sha256, new=name.endswith(f"/{MANIFEST_NAME}"))
+            # Of a version nothing is replaced but its signature; what lies beside the versions changes.
+            of_a_version = name.split("/")[1] in map(str, plan.versions)
+            new = of_a_version and not name.endswith(f"/{SIGNATURE_NAME}")
+            self._bucket.put(name, file.path, file.sha256, new=new)
 
     def _verify(self, plan: _Plan) -> None:
         there = self._bucket.listing(f"{plan.model}/")

@@ -27,8 +27,9 @@ from pathlib import Path
 from ._process import BoundProcess
 
 _LOOK_S = 0.05
-# A busy connection rests for less than a millisecond between two answers: so it is watched closely for a moment.
-_MOMENT_S, _BLINK_S = 0.01, 0.0002
+# A busy connection rests for less than a millisecond between two answers: so all of them are watched closely for a
+# moment, each for its share of that.
+_MOMENT_S, _BLINK_S = 0.05, 0.0002
 # The moment from which no request is under way any more, and what is said every second from then on.
 _ALL_ANSWERED = re.compile(r"All models are stopped|Found \d+ live models")
 
@@ -74,17 +75,20 @@ def end_in_order(process: BoundProcess, ports: Mapping[str, int], timeout_s: flo
 def _finish_grpc(process: BoundProcess, port: int, deadline: float) -> None:
     """Take no more connections, and let clients finish their calls and close those that are there."""
     told: set[str] = set()
-    rested: dict[str, int] = {}
+    rests = _Rests()
+    connected = 0
     while process.exit_code() is None:
-        connected = 0
+        share_s, connected = _share_s(connected - len(told)), 0
         for taken in _sockets(process.pid, {port}):
+            if time.monotonic() > deadline:
+                return
             if taken.listens:
                 taken.close()
             elif taken.is_connected and taken.has_received:
                 connected += 1
-                if taken.inode not in told and _soon(partial(taken.is_between_frames, rested)) and taken.send(_GOAWAY):
-                    told.add(taken.inode)
-        if not connected or time.monotonic() > deadline:
+                if taken.inode not in told and _soon(partial(rests.between_frames, taken), share_s):
+                    told |= {taken.inode} if taken.send(_GOAWAY) else set()
+        if not connected:
             return
         process.wait(_LOOK_S)
 
@@ -93,15 +97,21 @@ def _close_idle(process: BoundProcess, ports: Mapping[str, int], deadline: float
     """Close every connection as soon as there is nothing to answer on it, until Triton has exited."""
     frozen: set[str] = set()
     idle: set[str] = set()
+    rests = _Rests()
+    connected = 0
     answered = False
     while process.exit_code() is None and time.monotonic() < deadline:
         answered = answered or any(map(_ALL_ANSWERED.search, list(process.tail)))
         idle_before, idle = idle, set()
+        share_s, connected = _share_s(connected), 0
         for taken in _sockets(process.pid, set(ports.values())):
+            if time.monotonic() > deadline:
+                return
             if not taken.is_connected:
                 continue
             if taken.port == ports["grpc"]:
-                nothing_left = answered and _soon(taken.has_sent_all)
+                connected += 1
+                nothing_left = answered and _soon(partial(rests.between_frames, taken), share_s)
             else:
                 if taken.inode not in frozen:
                     taken.take_no_more()
@@ -115,9 +125,14 @@ def _close_idle(process: BoundProcess, ports: Mapping[str, int], deadline: float
         process.wait(_LOOK_S)
 
 
-def _soon(is_so: Callable[[], bool]) -> bool:
-    """Whether something is so at one of many looks within a moment."""
-    ends_s = time.monotonic() + _MOMENT_S
+def _share_s(connections: int) -> float:
+    """How long each of so many connections is watched; one look at each tells first how many they are."""
+    return _MOMENT_S / connections if connections > 0 else 0.0
+
+
+def _soon(is_so: Callable[[], bool], within_s: float) -> bool:
+    """Whether something is so at one of many looks within that time."""
+    ends_s = time.monotonic() + within_s
     while not (found := is_so()) and time.monotonic() < ends_s:
         time.sleep(_BLINK_S)
     return found
@@ -161,33 +176,22 @@ class _Taken:
         """With those that were not acknowledged."""
         return self._count(termios.TIOCOUTQ)
 
-    def has_sent_all(self) -> bool:
-        """Whether nothing waits to be sent."""
-        return self.unsent_bytes == 0
-
     @property
     def waits_for_a_request(self) -> bool:
         """Whether nothing is under way on an HTTP connection: Triton reads none while a model has its request."""
         waits = self.interest & _EPOLLIN and not self.interest & _EPOLLOUT
         return bool(waits) and self.unread_bytes == 0 and self.unsent_bytes == 0
 
-    def is_between_frames(self, rested: dict[str, int]) -> bool:
-        """Whether what Triton writes next begins a frame.
-
-        It writes whole frames, unless the send buffer gets full in one. So nothing may wait to be sent, neither now nor
-        at the look before, and in between there must have been too little for the buffer to be full.
-
-        Args:
-            rested: for each connection where nothing waited at the look before, how much had been sent by then.
-        """
-        before = rested.pop(self.inode, None)
+    @property
+    def acked_bytes(self) -> int:
+        """How much was sent in all, and has arrived."""
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
-        sent_bytes = int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
-        if self.unsent_bytes:
-            return False
-        rested[self.inode] = sent_bytes
-        buffer_bytes = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        return before is not None and sent_bytes - before < buffer_bytes // 4
+        return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
+
+    @property
+    def little_bytes(self) -> int:
+        """What surely fits into the send buffer at once."""
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 4
 
     def send(self, data: bytes) -> bool:
         """Put something between what Triton sends; whether that was possible."""
@@ -214,6 +218,36 @@ class _Taken:
         return count[0]
 
 
+class _Rests:
+    """Since when nothing waits to be sent on each connection: whether what Triton writes next begins a frame.
+
+    It writes whole frames, unless the send buffer gets full in one; then the rest of the frame comes when there is room
+    again, and Triton gets to it. So little that was sent between two moments of rest ends with a frame: it was written
+    at once, into a buffer with room for more. Where nothing was sent, or where a connection has had much to send, only
+    a long rest tells that there is no rest of a frame to come.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[int, float]] = {}
+        self._much: set[str] = set()
+
+    def between_frames(self, taken: _Taken) -> bool:
+        """Whether it is so now."""
+        unsent_bytes, little_bytes, now_s = taken.unsent_bytes, taken.little_bytes, time.monotonic()
+        acked_bytes = taken.acked_bytes
+        before_bytes, since_s = self._since.get(taken.inode, (acked_bytes, now_s))
+        sent_bytes = acked_bytes - before_bytes
+        if max(sent_bytes, unsent_bytes) >= little_bytes:
+            self._much.add(taken.inode)
+        if unsent_bytes:
+            return False
+        if sent_bytes or taken.inode not in self._since:
+            self._since[taken.inode] = acked_bytes, now_s
+        if sent_bytes and taken.inode not in self._much:
+            return True
+        return not sent_bytes and now_s - since_s >= _LOOK_S
+
+
 def _sockets(pid: int, ports: set[int]) -> Iterator[_Taken]:
     """A process's TCP sockets with these ports of its own.
 
@@ -238,7 +272,9 @@ def _sockets(pid: int, ports: set[int]) -> Iterator[_Taken]:
                     continue
                 port = taken.getsockname()[1]
                 if port in ports:
-                    yield _Taken(target, taken, port, interests.get(number, 0))
+                    # By now the number may be another file's.
+                    inode = f"socket:[{os.fstat(taken.fileno()).st_ino}]"
+                    yield _Taken(inode, taken, port, interests.get(number, 0) if inode == target else 0)
     finally:
         os.close(pidfd)
 

@@ -118,6 +118,6 @@ def _unquoted(message: str) -> str:
     """What Triton says: most of its messages are JSON strings, its tables are not."""
     try:
         text = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return message.strip()
     return text if isinstance(text, str) else message.strip()

@@ -120,4 +120,6 @@ class BoundProcess:
         with process.stdout as output, closing(self.log):
             for line in output:
                 self.tail.append(line.rstrip("\n"))
-                self.log.write(self.tail[-1])
+                # The program lives as long as this thread: no trouble with a line may end it.
+                with suppress(Exception):
+                    self.log.write(self.tail[-1])

@@ -411,7 +411,10 @@ class TritonServer:
                 self._hide_secret()
                 hidden = True
             if time.monotonic() > deadline:
-                raise self._start_error(f"Triton was not ready after {self._startup_timeout_s:g} s")
+                raise self._start_error(
+                    f"Triton was not ready after {self._startup_timeout_s:g} s. Give it longer "
+                    "(--startup-timeout, or startup_timeout_s in Python), or serve fewer models"
+                )
             process.wait(0.02)
 
     def _hide_secret(self) -> None:

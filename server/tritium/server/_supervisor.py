@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
-from tritium.client import DeadlineExceededError, InputError, TritiumError
-from tritium.repository import served_versions
+from tritium.client import InputError, TransportError, TritiumError
 
 from ._backends import PYTHON_BASED
 from ._errors import PortInUseError, StartError
@@ -48,6 +47,10 @@ class Supervisor:
             the next is reloaded by itself. A repository in S3 is asked at every tenth look. None leaves it to
             :meth:`reload`.
         progress: called with a line for people whenever something happens.
+
+    Attributes:
+        exit_code: Triton's own, when it has been stopped: 0 if what it had accepted was answered. Also 0 where none
+            was running then; None before.
 
     Raises:
         InputError: a parameter has no such value.
@@ -93,6 +96,7 @@ class Supervisor:
         self._mending = self._loop("triton-supervisor", self._mend, _LOOK_S, "The supervisor")
         self._looking = self._loop("triton-pulse", self._look, _LOOK_S, "Looking after Triton")
         self._health: HealthServer | None = None
+        self.exit_code: int | None = None
 
     def __enter__(self) -> Supervisor:
         """Start Triton and watch over it. Raises what `TritonServer.start` does, and PortInUseError."""
@@ -132,11 +136,15 @@ class Supervisor:
         self._stopping.set()
         self._hurry.set()
         self._mending.join(_LOOK_S)
+        # One that has ended before has nothing to answer either.
+        killed = self._is_down()
         while self._restarting and self._mending.is_alive():
             # What only starts has nothing to answer.
             self.server.kill()
             self._mending.join(_LOOK_S)
-        self.server.stop()
+            killed = True
+        code = self.server.stop()
+        self.exit_code = 0 if killed else code or 0
         self._mending.join()
         self._looking.join()
         self._close()
@@ -188,8 +196,8 @@ class Supervisor:
             self._deaths.forget(model)
             self._serving(model)
             self._states.reloads.labels(model, "done").inc()
-            versions = ", ".join(map(str, served_versions(self.server.repository, model)))
-            self._progress(f"{model} was reloaded: version {versions}")
+            versions = self._good[model]["version_policy"]["specific"]["versions"]
+            self._progress(f"{model} was reloaded: version {', '.join(map(str, versions))}")
 
     def _take_over(self, model: str) -> None:
         with self._changing:
@@ -223,7 +231,8 @@ class Supervisor:
         for name in loaded:  # it grows by an ensemble's steps, which Triton loads with it
             loaded += [step for step in repository.steps(name) if step not in loaded]
         for step in loaded[1:]:
-            if step not in known or known[step].state is ModelState.QUARANTINED:
+            # One that is being healed says so itself when it is there.
+            if step not in known or known[step].state in (ModelState.QUARANTINED, ModelState.READY):
                 self._serving(step)
 
     @contextmanager
@@ -288,7 +297,10 @@ class Supervisor:
     def _heal_all(self) -> None:
         missing, there = self._missing(), self._index()
         troubles = []
-        for model, report in self._states.own().items():
+        own = self._states.own()
+        # Ensembles last: whether one can serve is a matter of its steps.
+        for model in sorted(own, key=lambda model: "ensemble_scheduling" in self._good.get(model, {})):
+            report = own[model]
             if self._stopping.is_set() or self.server.wait(0) is not None:
                 return  # with Triton all its processes went
             try:
@@ -315,6 +327,8 @@ class Supervisor:
                 self._quarantine(model, _UNLOADED)
             else:
                 self._states.degrade(model, f"Triton calls it {', '.join(sorted(states))}")
+        elif died and not gone and not self._lacks_processes(model):
+            self._serving(model)  # it was loaded anew, as an ensemble's step or by somebody else, and asks for fewer
         elif gone or died:
             self._heal(model, died or report.reason)
         elif report.state is not ModelState.READY:
@@ -328,8 +342,14 @@ class Supervisor:
                 found[status.name].add(status.state)
         return dict(found)
 
+    def _lacks_processes(self, model: str) -> bool:
+        """Whether a model has fewer backend processes than Triton's config of it asks for."""
+        config, versions = self._asked(model)
+        return live_stubs(self.server.pid)[model] < self._wanted_processes(config, versions)
+
     def _heal(self, model: str, reason: str) -> None:
-        if self._deaths.too_many(model):
+        # What is owed was counted when it died; now it is only tried again.
+        if model not in self._owed and self._deaths.too_many(model):
             self._quarantine(model, f"{reason}, the {STRIKES}th time in {STRIKES_WITHIN_S:g} s")
             return
         self._states.set(model, ModelState.DEGRADED, reason)
@@ -339,8 +359,8 @@ class Supervisor:
                 # Loading alone would change nothing: Triton believes that it is there.
                 self._unload(model)
                 self.server.load(model)
-            except DeadlineExceededError:
-                raise  # it may be there later
+            except TransportError:
+                raise  # it may be there later; no answer says nothing of the model
             except TritiumError as exc:
                 if self._has_ended():
                     return  # which need not be the model's fault
@@ -360,7 +380,7 @@ class Supervisor:
             return False
         try:
             self.server.load(model, config=good)
-        except DeadlineExceededError:
+        except TransportError:
             raise
         except TritiumError:
             return False
@@ -372,10 +392,7 @@ class Supervisor:
     def _serving(self, model: str, remark: str = "") -> None:
         """A model was loaded: it is ready, and has the backend processes that its config asks for."""
         try:
-            with self.server.client() as client:
-                handle = client.model(model)
-                versions = [int(version) for version in handle.metadata.versions]
-                config = handle.config
+            config, versions = self._asked(model)
         except TritiumError as exc:
             # It is asked again at the next look.
             self._states.set(model, ModelState.DEGRADED, f"it was loaded, and Triton does not say what it is: {exc}")
@@ -383,9 +400,18 @@ class Supervisor:
         self._good[model] = config | {"version_policy": {"specific": {"versions": versions}}}
         # By the config, not by counting: a process may have died already, and those of an older version may be there
         # for some time yet.
-        self._stubs[model] = 0 if self._runs_within(config["backend"]) else wanted_stubs(config, len(versions))
+        self._stubs[model] = self._wanted_processes(config, versions)
         self._owed.discard(model)
         self._states.set(model, ModelState.READY, remark)
+
+    def _asked(self, model: str) -> tuple[dict[str, Any], list[int]]:
+        """What Triton says of a model: its config, and the versions that it serves."""
+        with self.server.client() as client:
+            handle = client.model(model)
+            return handle.config, [int(version) for version in handle.metadata.versions]
+
+    def _wanted_processes(self, config: Mapping[str, Any], versions: Sequence[int]) -> int:
+        return 0 if self._runs_within(config["backend"]) else wanted_stubs(config, len(versions))
 
     def _runs_within(self, backend: str) -> bool:
         """Whether models of a backend run within Triton's own process."""
@@ -472,6 +498,13 @@ class Supervisor:
                         break
             else:
                 return failed
+
+    def _is_down(self) -> bool:
+        """Whether there is no Triton, or only one that has ended."""
+        try:
+            return self.server.wait(0) is not None
+        except StartError:
+            return True
 
     def _has_ended(self) -> bool:
         """Whether Triton has ended, or does so just now."""

@@ -139,17 +139,18 @@ class TestPush:
         with pytest.raises(StoreError, match=r"extra.bin is only there"):
             store.push(local)
 
+    @pytest.mark.parametrize("file", ["manifest.json", "model.onnx", "golden.npz"])
     def test_two_pushers_of_one_number_cannot_both_win(
-        self, store: S3Repository, local: Repository, raw: Raw, wire: Wire
+        self, store: S3Repository, local: Repository, raw: Raw, wire: Wire, file: str
     ) -> None:
         def be_quicker(operation: str, key: str) -> None:
-            if operation == "PutObject" and key.endswith("1/manifest.json"):
-                raw.write("plus_one/1/manifest.json", b"{}")
+            if operation == "PutObject" and key.endswith(f"1/{file}"):
+                raw.write(f"plus_one/1/{file}", b"{}")
 
         wire.before = be_quicker
-        with pytest.raises(StoreError, match=r"Another push was quicker: .*plus_one/1/manifest.json"):
+        with pytest.raises(StoreError, match=rf"Another push was quicker: .*plus_one/1/{file}"):
             store.push(local)
-        assert raw.read("plus_one/1/manifest.json") == b"{}"
+        assert raw.read(f"plus_one/1/{file}") == b"{}"
 
     def test_an_answer_that_was_lost_is_no_conflict(
         self, store: S3Repository, local: Repository, raw: Raw, wire: Wire
