@@ -142,14 +142,14 @@ def test_a_model_that_was_healed_and_could_not_be_asked_is_asked_again(
     before, client, refused = held.heals(), held.server.client, list[str]()
 
     def fails_at_first(*, protocol: str = "http", **options: Any) -> Any:
-        if protocol == "http" and len(refused) < 3:
+        if protocol == "http" and len(refused) < 4:
             refused.append(held.report()["reason"])
             raise TritiumError("no time")
         return client(protocol=protocol, **options)
 
     stub_of(held.server, "doubler").kill()
     monkeypatch.setattr(held.server, "client", fails_at_first)
-    wait_until(lambda: len(refused) == 3)
+    wait_until(lambda: len(refused) == 4)
     assert any("does not say what it is: no time" in reason for reason in refused)
     wait_until(held.is_ready, timeout_s=5)
     assert held.heals() == before, "it was loaded once, and then only asked"

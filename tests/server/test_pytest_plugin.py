@@ -277,7 +277,7 @@ def test_the_choices_are_those_of_the_server() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--triton-repository=nowhere"], "There is no model repository at {path}/nowhere"),
+        (["--triton-repository=nowhere"], "There is no model repository at {path}/nowhere; *"),
         (["--triton-models=trebler"], "There is no model 'trebler' in {path}/model_repository; it has doubler"),
     ],
 )

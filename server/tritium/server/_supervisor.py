@@ -343,8 +343,11 @@ class Supervisor:
         return dict(found)
 
     def _lacks_processes(self, model: str) -> bool:
-        """Whether a model has fewer backend processes than Triton's config of it asks for."""
-        config, versions = self._asked(model)
+        """Whether a model has fewer backend processes than Triton's config of it asks for, as far as one knows."""
+        try:
+            config, versions = self._asked(model)
+        except TritiumError:
+            return True
         return live_stubs(self.server.pid)[model] < self._wanted_processes(config, versions)
 
     def _heal(self, model: str, reason: str) -> None:
