@@ -136,15 +136,14 @@ class Supervisor:
         self._stopping.set()
         self._hurry.set()
         self._mending.join(_LOOK_S)
-        # One that has ended before has nothing to answer either.
-        killed = self._is_down()
+        nothing_to_answer = self._is_down()
         while self._restarting and self._mending.is_alive():
             # What only starts has nothing to answer.
             self.server.kill()
             self._mending.join(_LOOK_S)
-            killed = True
+            nothing_to_answer = True
         code = self.server.stop()
-        self.exit_code = 0 if killed else code or 0
+        self.exit_code = 0 if nothing_to_answer else code or 0
         self._mending.join()
         self._looking.join()
         self._close()
