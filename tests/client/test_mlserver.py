@@ -113,6 +113,7 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         folder=folder,
         log=ServerLog(folder / "mlserver.log"),
     )
+    process.start()
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (_says_ready(http_port) and _listens(grpc_port)):

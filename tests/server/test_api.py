@@ -34,6 +34,7 @@ def test_all_is_pinned_and_sorted() -> None:
         "install_native_backend",
         "install_runtime",
         "installed_runtime",
+        "model_report",
         "reload_model",
         "remove_runtime",
         "running_servers",

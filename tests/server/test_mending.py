@@ -44,7 +44,7 @@ class Held:
             self.hold.touch()
             try:
                 reload = pool.submit(self.supervisor.reload, "slow")
-                wait_until(lambda: self.supervisor._loading == "slow")
+                wait_until(lambda: self.supervisor._healer.being_loaded == "slow")
                 yield reload
             finally:
                 self.hold.unlink()
@@ -81,7 +81,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
 def held(shared: Held) -> Held:
     wait_until(shared.is_ready)
     for model in shared.server.models:
-        shared.supervisor._deaths.forget(model)
+        shared.supervisor._healer.forgive(model)
     return shared
 
 
@@ -115,7 +115,7 @@ def test_a_triton_that_dies_while_a_model_is_healed_quarantines_nobody(held: Hel
     held.hold.touch()
     (slow,) = (pid for pid, model in stubs(old).items() if model == "slow")
     os.kill(slow, signal.SIGKILL)
-    wait_until(lambda: held.supervisor._loading == "slow" and len(stubs(old)) == 2)
+    wait_until(lambda: held.supervisor._healer.being_loaded == "slow" and len(stubs(old)) == 2)
     os.kill(old, signal.SIGKILL)
     held.hold.unlink()
     wait_until(lambda: held.server.pid != old and held.is_ready())
@@ -158,14 +158,14 @@ def test_a_model_that_was_healed_and_could_not_be_asked_is_asked_again(
 def test_a_model_that_cannot_be_asked_keeps_no_other_from_coming_back(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serving = held.supervisor._serving
+    serving = held.supervisor._healer.serving
 
     def fails_for_one(model: str, remark: str = "") -> None:
         if model == "doubler":
             raise TritiumError("no time")
         serving(model, remark)
 
-    monkeypatch.setattr(held.supervisor, "_serving", fails_for_one)
+    monkeypatch.setattr(held.supervisor._healer, "serving", fails_for_one)
     for model in ("doubler", "slow"):
         held.supervisor._states.set(model, ModelState.DEGRADED, "not asked yet")
     wait_until(lambda: held.report("slow")["state"] == "ready", timeout_s=5)

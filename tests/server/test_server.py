@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import shutil
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -378,12 +381,55 @@ def test_the_log_stays_within_its_bounds(tmp_path: Path) -> None:
     code = "import sys\nfor i in range(300_000): print('x' * 99)"
     log = ServerLog(tmp_path / "log")
     process = BoundProcess([sys.executable, "-c", code], env=dict(os.environ), folder=tmp_path, log=log)
+    process.start()
     assert process.wait(60) == 0
     process.stop(1)
     assert len(process.tail) == 400
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) == 2
     assert max(sizes) <= 8 * 1024 * 1024
+
+
+def test_whoever_is_interrupted_while_triton_starts_leaves_nothing(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, begun = BoundProcess.start, []
+
+    def interrupted(process: BoundProcess) -> None:
+        start(process)
+        begun.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BoundProcess, "start", interrupted)
+    server = TritonServer(models)
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    (process,) = begun
+    assert process.exit_code() is not None
+    assert not server.is_running
+    assert not server.folder.exists()
+
+
+def test_a_program_that_is_called_off_never_starts(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    process = BoundProcess(
+        ["/usr/bin/touch", str(ran)], env=dict(os.environ), folder=tmp_path, log=ServerLog(tmp_path / "log")
+    )
+    assert process.call_off()
+    with pytest.raises(CancelledError):
+        process.start()
+    assert not ran.exists()
+
+
+def test_a_program_that_cannot_start_needs_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_args: Any, **_options: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    process = BoundProcess(["/bin/true"], env={}, folder=tmp_path, log=ServerLog(tmp_path / "log"))
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with pytest.raises(BlockingIOError):
+        process.start()
+    assert process.call_off()
 
 
 def test_reasons_are_read_from_tritons_own_log_lines() -> None:

@@ -156,7 +156,7 @@ def test_a_backend_process_that_dies_as_soon_as_its_model_is_loaded_is_noticed_a
     with supervisor._changing:
         stub_of(supervisor.server, "first").kill()
         wait_until(lambda: not live_stubs(supervisor.server.pid)["first"])
-        supervisor._serving("first")
+        supervisor._healer.serving("first")
     wait_until(lambda: metric(supervisor, 'tritium_model_heals_total{model="first"}') == 1)
 
 
@@ -411,10 +411,10 @@ def test_a_step_that_asks_for_fewer_processes_after_its_ensemble_was_reloaded_is
     assert "count: 1" in one
     config.write_text(one.replace("count: 1", "count: 2"))
     with Supervisor(TritonServer(repository, onnx_backend="python"), progress=print) as supervisor:
-        assert supervisor._stubs["first"] == 2
+        assert supervisor._healer._stubs["first"] == 2
         config.write_text(one)
         supervisor.reload("whole")
-        wait_until(lambda: live_stubs(supervisor.server.pid)["first"] == supervisor._stubs["first"] == 1)
+        wait_until(lambda: live_stubs(supervisor.server.pid)["first"] == supervisor._healer._stubs["first"] == 1)
         row = np.array([[3, 4]], np.float32)
         with supervisor.server.client() as client:
             for _ in range(20):
@@ -444,9 +444,9 @@ def test_an_ensemble_is_not_ready_without_its_step_and_comes_back_with_it(
             wait_until(lacks_its_step)
         wait_until(lambda: ask(f"{supervisor.url}/ready")[0] == 200)
         with supervisor._changing:
-            supervisor._quarantine("first", "it died too often")
+            supervisor._healer.quarantine("first", "it died too often")
         # Triton unloads the ensemble, which is nobody's wish.
-        wait_until(lambda: name in supervisor._owed)
+        wait_until(lambda: name in supervisor._healer._owed)
         assert not client.is_ready(name)
         assert lacks_its_step()
         supervisor.reload(name if again == "whole" else again)

@@ -12,6 +12,8 @@ import click
 
 from tritium.client import TritiumError
 
+from ._shared import why_not_ready
+
 COMMANDS = (
     "doctor",
     "runtime",
@@ -64,6 +66,8 @@ class _Subcommands(click.Group):
             if "--json" in ctx.meta.get("tritium.arguments", ()) and not ctx.meta.get("tritium.printed"):
                 click.echo(json.dumps({"error": str(exc), "kind": type(exc).__name__}))
             click.secho(f"Error: {exc}", fg="red", err=True)
+            if hint := why_not_ready(exc):
+                click.echo(hint, err=True)
             ctx.exit(exc.exit_code)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -142,8 +142,7 @@ def command(
     """
     from tritium.server import Supervisor, TritonServer
 
-    serving: list[TritonServer] = []
-    supervisors: list[Supervisor] = []
+    serving: list[Supervisor] = []
     forced = threading.Event()
     _stop_by_signals(serving, forced)
     try:
@@ -167,16 +166,15 @@ def command(
             shutdown_timeout_s=shutdown_timeout,
             progress=say,
         )
-        serving.append(server)
+        supervisor = Supervisor(server, health_port=health_port, watch_s=1.0 if watch else None, progress=say)
+        serving.append(supervisor)
         if expose:
             warning = (
                 "Warning: this Triton listens on every interface and checks nobody. It has published flaws: let only "
                 "hosts that you trust reach it."
             )
             say(server.note(warning, "WARNING"))
-        watch_s = 1.0 if watch else None
-        with Supervisor(server, health_port=health_port, watch_s=watch_s, progress=say) as supervisor:
-            supervisors.append(supervisor)
+        with supervisor:
             _announce(supervisor, as_json, in_a_line=log_format == "json")
             try:
                 while True:  # a signal that another thread takes would end no longer wait
@@ -185,21 +183,22 @@ def command(
                 say(server.note("Stopping, with an answer to all that was accepted; Ctrl-C again ends it at once"))
                 raise
     except KeyboardInterrupt:
-        if supervisors and supervisors[0].exit_code and not forced.is_set():
-            text = f"Triton did not end in its time, or not in order (exit code {supervisors[0].exit_code}): "
-            text += "what was under way got no answer. --shutdown-timeout gives it longer"
-            say(serving[0].note(text, "ERROR"))
-            ctx.exit(1)
-        say(serving[0].note("Stopped") if serving else "Stopped")
+        for supervisor in serving:
+            if supervisor.exit_code and not forced.is_set():
+                text = f"Triton did not end in its time, or not in order (exit code {supervisor.exit_code}): "
+                text += "what was under way got no answer. --shutdown-timeout gives it longer"
+                say(supervisor.server.note(text, "ERROR"))
+                ctx.exit(1)
+        say(serving[0].server.note("Stopped") if serving else "Stopped")
 
 
-def _stop_by_signals(serving: Sequence[TritonServer], forced: threading.Event) -> None:
+def _stop_by_signals(serving: Sequence[Supervisor], forced: threading.Event) -> None:
     """Let SIGTERM and Ctrl-C interrupt once. Stopping has an end of its own, which only a second Ctrl-C cuts short."""
 
     def force(_signal: int, _frame: Any) -> None:
         forced.set()
-        for server in serving:
-            server.kill()
+        for supervisor in serving:
+            supervisor.server.kill()
 
     def interrupt(_signal: int, _frame: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

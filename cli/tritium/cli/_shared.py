@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shlex
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from tritium.server import RunningServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+# Between two columns of a table, and how narrow one may become.
+_GAP, _LEAST_WIDTH = "  ", 12
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 repository_option = click.option(
@@ -109,13 +115,33 @@ def connect(url: str) -> Client:
     from tritium.client import Client
 
     headers: dict[str, str] = {}
-    with suppress(ImportError):  # without the server's extra there is none on this machine
-        from tritium.server import admin_headers, running_servers
+    for running in _running_at(url):
+        from tritium.server import admin_headers
 
-        for running in running_servers():
-            if url.rstrip("/") in (running.http_url, running.grpc_url):
-                headers = admin_headers(url, running.secret)
+        headers = admin_headers(url, running.secret)
     return Client(url, headers=headers)
+
+
+def why_not_ready(exc: TritiumError) -> str:
+    """What the supervisor says of the model that an error is about, if it is one of this user's and not ready."""
+    for running in _running_at(exc.url) if exc.model else ():
+        from tritium.server import ModelState, model_report
+
+        report = model_report(running, exc.model or "")
+        if report and report.state is not ModelState.READY:
+            chance = f"`tritium reload {exc.model}` gives it another chance"
+            then = chance if report.state is ModelState.QUARANTINED else "Try again in some seconds"
+            return f"Its supervisor says that it is {report.state}: {report.reason}. {then}"
+    return ""
+
+
+def _running_at(url: str) -> list[RunningServer]:
+    """The server that this user runs on this machine at a URL, if there is one."""
+    try:
+        from tritium.server import running_servers
+    except ImportError:  # without the server's extra there is none
+        return []
+    return [running for running in running_servers() if url.rstrip("/") in (running.http_url, running.grpc_url)]
 
 
 def supervised(repository: Path | str) -> list[RunningServer]:
@@ -175,11 +201,19 @@ def print_json(document: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell."""
+    """Columns as wide as their widest cell; where that is too much for the terminal, the widest ones are wrapped."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - len(_GAP) * (len(widths) - 1)
+        while sum(widths) > room and max(widths) > _LEAST_WIDTH:
+            widths[widths.index(max(widths))] -= 1
     for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        wrapped = [
+            textwrap.wrap(cell, width) if len(cell) > width else [cell] for cell, width in zip(row, widths, strict=True)
+        ]
+        for line in itertools.zip_longest(*wrapped, fillvalue=""):
+            click.echo(_GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

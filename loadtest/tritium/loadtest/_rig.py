@@ -19,7 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from tritium.repository import Repository, Verdict, config_text, served_versions, verify_server
 from tritium.repository.lint import Finding, Severity, lint
-from tritium.server import StartError, TritonServer
+from tritium.server import TritonServer
 
 from ._errors import LoadError
 from ._figures import Figures
@@ -117,12 +117,6 @@ class Rig:
         self._server = self._running.enter_context(TritonServer(self._copy.path, onnx_backend=self._onnx_backend))
         self._sender = self._running.enter_context(_Process(self._server.http_url, self._copy.path))
 
-    def _dead(self) -> bool:
-        try:
-            return self._server.wait(0) is not None
-        except StartError:  # it has not come up again
-            return True
-
     @property
     def backend(self) -> str:
         """What runs the model, as in ``onnxruntime (native)``."""
@@ -136,10 +130,10 @@ class Rig:
             TritiumError: Triton does not load it; it has the reason.
         """
         self._write(self.model, configured(self.config, knobs))
-        if self._dead():
-            self._serve()
-        else:
+        if self._server.is_running:
             self._server.load(self.model)
+        else:
+            self._serve()
         self._fresh[self.model] = True
 
     def block(self, *, still: bool = False) -> Sample:

@@ -31,11 +31,11 @@ _FIRST_BLOCKS = 6
 _ANSWERS = 200
 _BLOCK_S = (0.5, 3.0)
 _FINALISTS = 3
-# Each finalist is loaded once a round, for so many blocks. There are as many rounds as it takes for the noise to be
-# small, within the budget and these.
-_ROUNDS = (3, 20)
+# Each finalist is loaded once a round, for so many blocks, until it is clear that it is not the best. There are as many
+# rounds as it takes for the noise to be small, within the budget and these.
+_ROUNDS = (3, 40)
 _BLOCKS_A_ROUND = 2
-_SMALL_NOISE = 0.05
+_SMALL_NOISE = 0.03
 # What of the budget is kept for the finals.
 _FINALS_SHARE, _FINALS_S = 0.4, 180.0
 # However much noise there is, a choice that is worse by more than this is no equal.
@@ -223,16 +223,17 @@ def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
     """Which choice to take, and why. Pure.
 
     Args:
-        finals: the current choice, and then those that may be better.
+        finals: the current choice, and then those that may be better; one that was stopped is out.
         noise: what two of them differ by through chance alone, as a part of their gain.
 
     Returns:
         The choice, the verdict, and the reason in words.
     """
     current = finals[0]
-    feasible = [trial for trial in finals if trial.feasible]
+    playing = [trial for trial in finals if trial.state == MEASURED] or [current]
+    feasible = [trial for trial in playing if trial.feasible]
     if not feasible:
-        best = max(finals, key=lambda trial: trial.rank)
+        best = max(playing, key=lambda trial: trial.rank)
         return best, MISSED, f"No choice meets the objectives; {best.knobs} misses them by the least"
     most = max(trial.gain for trial in feasible)
     # All gains are ratios to the copy that stays; that of the current choice was measured as the others were.
@@ -319,11 +320,14 @@ def _finals(
     playing.insert(0, replace(tried[0], blocks=(), beside=(), misses=()))
     fewest, most = _ROUNDS
     for number in range(most):
-        if number >= fewest and (clock() >= ends_s or _noise(tried, playing) <= _SMALL_NOISE):
-            break
+        if number >= fewest:
+            playing = [playing[0], *_hopeful(playing, deviation([*tried, *playing]))]
+            decided = all(trial.state != MEASURED for trial in playing[1:])
+            if decided or clock() >= ends_s or _noise(tried, playing) <= _SMALL_NOISE:
+                break
         # Whoever comes first in a round does not always do so.
         for place in [(number + shift) % len(playing) for shift in range(len(playing))]:
-            if playing[place].state == FAILED:
+            if playing[place].state != MEASURED:
                 continue
             try:
                 rig.load(playing[place].knobs)
@@ -337,9 +341,20 @@ def _finals(
     return [playing[0], *(trial for trial in playing[1:] if trial.state != FAILED)]
 
 
+def _hopeful(playing: Sequence[Trial], sigma: float) -> list[Trial]:
+    """All finalists but the current choice; those that have no hope any more are stopped."""
+    best = max((trial for trial in playing if trial.state == MEASURED), key=lambda trial: trial.rank, default=None)
+    return [
+        replace(trial, state=STOPPED, reason=reason)
+        if trial.state == MEASURED and (reason := hopeless(trial, best, sigma))
+        else trial
+        for trial in playing[1:]
+    ]
+
+
 def _noise(tried: Sequence[Trial], finals: Sequence[Trial]) -> float:
     """What the gains of two finalists differ by through chance alone."""
-    measured = [trial for trial in finals if trial.blocks and trial.state != FAILED]
+    measured = [trial for trial in finals if trial.blocks and trial.state == MEASURED]
     blocks = min((len(trial.blocks) for trial in measured), default=_BLOCKS)
     return margin(deviation([*tried, *measured]), blocks, blocks)
 

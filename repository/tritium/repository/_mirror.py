@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -70,29 +70,49 @@ class _Change:
 
 def mirror(bucket: Bucket, target: Path, models: Sequence[str], progress: Callable[[str], None]) -> list[str]:
     """Make a folder the copy of a repository in S3; see `S3Repository.pull`."""
-    there = _whole_models(bucket, models)
+    is_new = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with locked(target), _staging(target) as staging:
-            index = _read_index(target, bucket.url, staging)
-            here = {path.name for path in target.iterdir() if path.is_dir() and not path.name.startswith(".")}
-            changes = [_fetched(bucket, model, target, index, staging, progress) for model in there.values()]
-            changes = [change for change in changes if change]
-            gone = sorted(here - there.keys()) if not models else []
-            for change in changes:
-                _switch(change, target, staging)
-            for name in gone:
-                (target / name).rename(staging / f".{name}.gone")
-            kept = {name: row for name, row in index.items() if models and name.partition("/")[0] not in there}
-            for model in there.values():
-                kept |= model.entries()
-            if kept != index:
-                _write_index(target, bucket.url, kept, staging)
+        with locked(target):
+            # Listed by whoever has the lock: of two at once, the last one then takes over what was there last.
+            there = _whole_models(bucket, models)
+            with _staging(target) as staging:
+                return _brought_up_to_date(bucket, there, target, staging, progress, all_models=not models)
     except OSError as exc:
         raise RepositoryError(
             f"{target} cannot be brought up to date ({exc}). Free some space or mend the permissions and pull again; "
             "each version in it is whole"
         ) from exc
+    finally:
+        if is_new:
+            with suppress(OSError):  # it is not empty, unless nothing could be listed
+                target.rmdir()
+
+
+def _brought_up_to_date(
+    bucket: Bucket,
+    there: Mapping[str, _Model],
+    target: Path,
+    staging: Path,
+    progress: Callable[[str], None],
+    *,
+    all_models: bool,
+) -> list[str]:
+    """Take over what is new of these models, and take away what is gone; the models that changed, sorted."""
+    index = _read_index(target, bucket.url, staging)
+    here = {path.name for path in target.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    changes = [_fetched(bucket, model, target, index, staging, progress) for model in there.values()]
+    changes = [change for change in changes if change]
+    gone = sorted(here - there.keys()) if all_models else []
+    for change in changes:
+        _switch(change, target, staging)
+    for name in gone:
+        (target / name).rename(staging / f".{name}.gone")
+    kept = {name: row for name, row in index.items() if not all_models and name.partition("/")[0] not in there}
+    for model in there.values():
+        kept |= model.entries()
+    if kept != index:
+        _write_index(target, bucket.url, kept, staging)
     return sorted([*(change.model for change in changes), *gone])
 
 

@@ -25,18 +25,35 @@ class BoundProcess:
 
     The thread that starts it also reads its output, so it lives as long as the program does. The kernel ties the
     program to that thread: if this process is killed, the program gets SIGTERM.
+
+    Making one does nothing yet, so that whoever is interrupted during :meth:`start` has something to end.
     """
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: ServerLog) -> None:
         self.log = log
         self._asked_to_end = False
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        started: Future[subprocess.Popen[str]] = Future()
+        self._started: Future[subprocess.Popen[str]] = Future()
         self._reader = threading.Thread(
-            target=self._run, args=(command, dict(env), folder, started), name="triton-log", daemon=True
+            target=self._run, args=(command, dict(env), folder), name="triton-log", daemon=True
         )
+
+    def start(self) -> None:
+        """Start the program.
+
+        Raises:
+            OSError: the system refuses.
+        """
         self._reader.start()
-        self._popen = started.result()
+        self._started.result()
+
+    def call_off(self) -> bool:
+        """See to it that a program that is not started never is; False if it runs, or has run."""
+        return self._started.cancel() or self._started.exception() is not None
+
+    @property
+    def _popen(self) -> subprocess.Popen[str]:
+        return self._started.result()
 
     @property
     def pid(self) -> int:
@@ -93,9 +110,9 @@ class BoundProcess:
         self._reader.join(timeout=5)
         return code
 
-    def _run(
-        self, command: Sequence[str], env: dict[str, str], folder: Path, started: Future[subprocess.Popen[str]]
-    ) -> None:
+    def _run(self, command: Sequence[str], env: dict[str, str], folder: Path) -> None:
+        if not self._started.set_running_or_notify_cancel():
+            return
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_bound_exec.py")), str(os.getpid())]
         try:
             process = subprocess.Popen(
@@ -113,9 +130,9 @@ class BoundProcess:
                 restore_signals=False,
             )
         except BaseException as exc:
-            started.set_exception(exc)
+            self._started.set_exception(exc)
             return
-        started.set_result(process)
+        self._started.set_result(process)
         assert process.stdout is not None  # noqa: S101 — for the type checker: it is a pipe
         with process.stdout as output, closing(self.log):
             for line in output:

@@ -1,6 +1,7 @@
 """What `tritium.server` publishes; the package loads this at the first use of any of it."""
 
 from ._access import ADMIN_GROUPS, admin_headers
+from ._asking import model_report, reload_model
 from ._doctor import DEFAULT_PORTS, Finding, diagnose
 from ._errors import (
     ModelLoadError,
@@ -13,7 +14,6 @@ from ._errors import (
 )
 from ._info import runtime_info
 from ._native import NativeBackend, install_native_backend
-from ._reload import reload_model
 from ._runs import RunningServer, running_servers
 from ._runtime import Runtime, install_runtime, installed_runtime, remove_runtime
 from ._server import TritonServer
@@ -43,6 +43,7 @@ __all__ = [
     "install_native_backend",
     "install_runtime",
     "installed_runtime",
+    "model_report",
     "reload_model",
     "remove_runtime",
     "running_servers",

@@ -192,6 +192,7 @@ class TritonServer:
             self._alive = hold(self.folder)
             self._process = BoundProcess(command, env=environment, folder=self.folder, log=self._log)
             try:
+                self._process.start()
                 self._wait_until_ready()
                 self._warn_of_what_is_off(self.models)
                 self._tell_others(supervisor_url, watched)
@@ -228,11 +229,13 @@ class TritonServer:
             "--exit-on-error=false",
             "--strict-readiness=false",
         ]
-        self._process = BoundProcess(command, env=self._environment(runtime), folder=self.folder, log=self._log)
+        process = BoundProcess(command, env=self._environment(runtime), folder=self.folder, log=self._log)
+        process.start()
+        self._process = process
         try:
             self._wait_until_ready()
         except BaseException:
-            self._process.stop(0)
+            process.stop(0)
             raise
         with self.client(protocol="grpc") as client:
             ready = {status.name for status in client.models() if status.state == "READY"}
@@ -262,6 +265,11 @@ class TritonServer:
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for Triton to end by itself; its exit code, or None if it is still running after `timeout_s`."""
         return self._running().wait(timeout_s)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether Triton is there: started, and not ended since."""
+        return self._process is not None and self._process.exit_code() is None
 
     @property
     def address(self) -> str:
@@ -467,8 +475,10 @@ class TritonServer:
     def _end(self, *, keep_log: bool) -> int | None:
         if self._process is None:
             return None
-        # A little more than Triton itself allows for what is under way.
-        code = end_in_order(self._process, self._ports, self._shutdown_timeout_s + 5)
+        code = None
+        if not self._process.call_off():
+            # A little more than Triton itself allows for what is under way.
+            code = end_in_order(self._process, self._ports, self._shutdown_timeout_s + 5)
         self._process = None
         self._log.close()
         sweep_shm(self._id)

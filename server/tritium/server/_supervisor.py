@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
-from tritium.client import InputError, TransportError, TritiumError
+from tritium.client import InputError, TritiumError
 
-from ._backends import PYTHON_BASED
 from ._errors import PortInUseError, StartError
+from ._healing import Healer
 from ._health import HealthServer
 from ._loop import keep_doing
-from ._pulse import STRIKES, STRIKES_WITHIN_S, Backoff, Deaths, Pulse
+from ._pulse import Backoff, Pulse
 from ._runtime import Progress, silent
 from ._server import TritonServer
 from ._states import ModelReport, ModelState, States
-from ._stubs import live_stubs, wanted_stubs
 from ._watch import RepositoryWatch
 
 _LOOK_S = 0.5
 _ANSWER_S = 2.0
-_UNLOAD_S = 2.0
-_UNLOADED = "it was unloaded by somebody who has the secret"
 
 
 class Supervisor:
@@ -78,15 +72,7 @@ class Supervisor:
         self._stopping = threading.Event()
         # Ends the pause before a restart: somebody stops it, or waits for it.
         self._hurry = threading.Event()
-        # The model that is being loaded: its processes may come and go.
-        self._loading: str | None = None
-        # Models that Triton is without by our doing, or by its own: they are brought back.
-        self._owed: set[str] = set()
-        # How many backend processes each model must have; none where it runs within Triton.
-        self._stubs: dict[str, int] = {}
-        # The config that each model was served with last, with the versions by number.
-        self._good: dict[str, dict[str, Any]] = {}
-        self._deaths = Deaths()
+        self._healer = Healer(server, self._states, stopping=self._stopping, say=self._progress)
         self._pulse: Pulse | None = None
         self._hung: int | None = None
         self._backoff = Backoff()
@@ -113,7 +99,7 @@ class Supervisor:
             self._watch.start()
             self.server.start(supervisor_url=self.url, watched=self._watch_s is not None)
             for model in self.server.models:
-                self._serving(model)
+                self._healer.serving(model)
             self._pulse = Pulse(self.server.pid, started=True)
             self._backoff.started()
             self._mending.start()
@@ -136,7 +122,7 @@ class Supervisor:
         self._stopping.set()
         self._hurry.set()
         self._mending.join(_LOOK_S)
-        nothing_to_answer = self._is_down()
+        nothing_to_answer = not self.server.is_running
         while self._restarting and self._mending.is_alive():
             # What only starts has nothing to answer.
             self.server.kill()
@@ -185,24 +171,24 @@ class Supervisor:
             self._reload(model)
 
     def _reload(self, model: str) -> None:
-        with self._changing, self._load_of(model):
+        with self._changing, self._healer.loading(model):
             try:
                 with self._watch.loading(model):
-                    self._load(model)
+                    self._healer.load(model)
             except TritiumError as exc:
                 self._refuse(model, exc)
                 raise
-            self._deaths.forget(model)
-            self._serving(model)
+            self._healer.forgive(model)
+            self._healer.serving(model)
             self._states.reloads.labels(model, "done").inc()
-            versions = self._good[model]["version_policy"]["specific"]["versions"]
-            self._progress(f"{model} was reloaded: version {', '.join(map(str, versions))}")
+            versions = ", ".join(map(str, self._healer.versions(model)))
+            self._progress(f"{model} was reloaded: version {versions}")
 
     def _take_over(self, model: str) -> None:
         with self._changing:
             # By now it may have been reloaded by hand. A Triton that has ended says nothing of a model: the next look
             # finds it once more.
-            if not self._stopping.is_set() and self.server.wait(0) is None and self._watch.is_new(model):
+            if not self._stopping.is_set() and self.server.is_running and self._watch.is_new(model):
                 self._reload(model)
 
     def _refuse(self, model: str, exc: TritiumError) -> None:
@@ -221,31 +207,10 @@ class Supervisor:
         if report or model in self.server.repository.models():
             self._states.reloads.labels(model, "refused").inc()
 
-    def _load(self, model: str) -> None:
-        repository = self.server.repository
-        if model not in self.server.models:
-            repository.version_folder(model)  # says what there is instead
-        self.server.load(model)
-        loaded, known = [model], self._states.own()
-        for name in loaded:  # it grows by an ensemble's steps, which Triton loads with it
-            loaded += [step for step in repository.steps(name) if step not in loaded]
-        for step in loaded[1:]:
-            # One that is being healed says so itself when it is there.
-            if step not in known or known[step].state in (ModelState.QUARANTINED, ModelState.READY):
-                self._serving(step)
-
-    @contextmanager
-    def _load_of(self, model: str) -> Iterator[None]:
-        self._loading = model
-        try:
-            yield
-        finally:
-            self._loading = None
-
     def _look(self) -> None:
         """See how Triton and the models' processes are, and say so at once; it waits for nobody who loads something."""
         pid, asked_s = self.server.pid, time.monotonic()
-        if self.server.wait(0) is not None:
+        if not self.server.is_running:
             for model in self._states.own():
                 self._states.degrade(model, "Triton has ended")
             return
@@ -259,29 +224,7 @@ class Supervisor:
             self._hung = pid
             self.server.kill()
             return
-        for model, reason in self._missing().items():
-            if model != self._loading:
-                self._states.degrade(model, reason)
-        for model in self._states.own():
-            if lacking := self._lacking(model):
-                self._states.degrade(model, lacking)
-
-    def _missing(self) -> dict[str, str]:
-        """The models that are without some of their backend processes, and without how many."""
-        if not any(self._stubs.values()):
-            return {}  # without looking at every process of this machine
-        alive = live_stubs(self.server.pid)
-        return {
-            model: f"{wanted - alive[model]} of its {wanted} backend processes died"
-            for model, wanted in list(self._stubs.items())
-            if alive[model] < wanted
-        }
-
-    def _lacking(self, model: str) -> str:
-        """Why an ensemble cannot serve: a step's model is not ready. Empty for every other model."""
-        steps = self._good.get(model, {}).get("ensemble_scheduling", {}).get("step", ())
-        absent = self._states.not_ready().intersection(step["model_name"] for step in steps)
-        return f"its step {min(absent)} is not ready" if absent else ""
+        self._healer.look()
 
     def _mend(self) -> None:
         """Start Triton again if it ended, and load what is not served as it should be."""
@@ -291,154 +234,7 @@ class Supervisor:
                 hung = self._hung == self.server.pid
                 self._restart("Triton did not answer any more" if hung else f"Triton ended with exit code {code}")
             elif self._pulse and self._pulse.answers:
-                self._heal_all()
-
-    def _heal_all(self) -> None:
-        missing, there = self._missing(), self._index()
-        troubles = []
-        own = self._states.own()
-        # Ensembles last: whether one can serve is a matter of its steps.
-        for model in sorted(own, key=lambda model: "ensemble_scheduling" in self._good.get(model, {})):
-            report = own[model]
-            if self._stopping.is_set() or self.server.wait(0) is not None:
-                return  # with Triton all its processes went
-            try:
-                # Of a model whose folder vanished, the index says nothing.
-                self._bring_back(model, report, there.get(model, {"READY"}), missing.get(model))
-            except TritiumError as exc:  # the others have their turn all the same
-                troubles.append(exc)
-        if troubles:
-            raise troubles[0]
-
-    def _bring_back(self, model: str, report: ModelReport, states: set[str], died: str | None) -> None:
-        """Do what one model needs, by what we say of it, what Triton says of its versions, and what died of it."""
-        gone = "READY" not in states
-        if report.state is ModelState.QUARANTINED:
-            if report.reason == _UNLOADED and not gone:
-                self._serving(model)
-        elif lacking := self._lacking(model):
-            self._states.degrade(model, lacking)
-            if gone:  # Triton takes an ensemble away with its step, and does not bring it back with it
-                self._owed.add(model)
-        elif gone and ("LOADING" in states or model not in self._owed):
-            # Somebody else does that, so it is left to come or to go.
-            if states == {"UNAVAILABLE"}:
-                self._quarantine(model, _UNLOADED)
-            else:
-                self._states.degrade(model, f"Triton calls it {', '.join(sorted(states))}")
-        elif died and not gone and not self._lacks_processes(model):
-            self._serving(model)  # it was loaded anew, as an ensemble's step or by somebody else, and asks for fewer
-        elif gone or died:
-            self._heal(model, died or report.reason)
-        elif report.state is not ModelState.READY:
-            self._serving(model)
-
-    def _index(self) -> dict[str, set[str]]:
-        """What Triton says of each model's versions; nothing if it cannot read the repository."""
-        found: dict[str, set[str]] = defaultdict(set)
-        with suppress(TritiumError), self.server.client() as client:
-            for status in client.models():
-                found[status.name].add(status.state)
-        return dict(found)
-
-    def _lacks_processes(self, model: str) -> bool:
-        """Whether a model has fewer backend processes than Triton's config of it asks for, as far as one knows."""
-        try:
-            config, versions = self._asked(model)
-        except TritiumError:
-            return True
-        return live_stubs(self.server.pid)[model] < self._wanted_processes(config, versions)
-
-    def _heal(self, model: str, reason: str) -> None:
-        # What is owed was counted when it died; now it is only tried again.
-        if model not in self._owed and self._deaths.too_many(model):
-            self._quarantine(model, f"{reason}, the {STRIKES}th time in {STRIKES_WITHIN_S:g} s")
-            return
-        self._states.set(model, ModelState.DEGRADED, reason)
-        self._progress(f"{model}: {reason}; loading it anew", "WARNING")
-        with self._load_of(model):
-            try:
-                # Loading alone would change nothing: Triton believes that it is there.
-                self._unload(model)
-                self.server.load(model)
-            except TransportError:
-                raise  # it may be there later; no answer says nothing of the model
-            except TritiumError as exc:
-                if self._has_ended():
-                    return  # which need not be the model's fault
-                if not self._serves_as_before(model, str(exc)):
-                    if not self._has_ended():
-                        self._quarantine(model, f"{reason}, and it does not load: {exc}")
-                    return
-            else:
-                self._serving(model)
-        self._states.heals.labels(model).inc()
-        self._progress(f"{model} is serving again")
-
-    def _serves_as_before(self, model: str, why_not_now: str) -> bool:
-        """Load what was served last, where what the repository has now does not load; whether that is possible."""
-        good = self._good.get(model)
-        if good is None:
-            return False
-        try:
-            self.server.load(model, config=good)
-        except TransportError:
-            raise
-        except TritiumError:
-            return False
-        remark = f"it is served as it was before, since what the repository has now does not load: {why_not_now}"
-        self._serving(model, remark)
-        self._progress(f"{model}: {remark}", "WARNING")
-        return True
-
-    def _serving(self, model: str, remark: str = "") -> None:
-        """A model was loaded: it is ready, and has the backend processes that its config asks for."""
-        try:
-            config, versions = self._asked(model)
-        except TritiumError as exc:
-            # It is asked again at the next look.
-            self._states.set(model, ModelState.DEGRADED, f"it was loaded, and Triton does not say what it is: {exc}")
-            raise
-        self._good[model] = config | {"version_policy": {"specific": {"versions": versions}}}
-        # By the config, not by counting: a process may have died already, and those of an older version may be there
-        # for some time yet.
-        self._stubs[model] = self._wanted_processes(config, versions)
-        self._owed.discard(model)
-        self._states.set(model, ModelState.READY, remark)
-
-    def _asked(self, model: str) -> tuple[dict[str, Any], list[int]]:
-        """What Triton says of a model: its config, and the versions that it serves."""
-        with self.server.client() as client:
-            handle = client.model(model)
-            return handle.config, [int(version) for version in handle.metadata.versions]
-
-    def _wanted_processes(self, config: Mapping[str, Any], versions: Sequence[int]) -> int:
-        return 0 if self._runs_within(config["backend"]) else wanted_stubs(config, len(versions))
-
-    def _runs_within(self, backend: str) -> bool:
-        """Whether models of a backend run within Triton's own process."""
-        if backend == "onnxruntime":
-            return self.server.onnx_backend == "native"
-        return backend not in ("python", *PYTHON_BASED)
-
-    def _unload(self, model: str) -> None:
-        """Take a model away; one with a request in the process that died never ends, and is left where it is."""
-        self._owed.add(model)
-        self.server.unload(model)
-        deadline = time.monotonic() + _UNLOAD_S
-        with self.server.client(protocol="grpc") as client:
-            while any(status.name == model and status.state in ("READY", "UNLOADING") for status in client.models()):
-                if time.monotonic() > deadline:
-                    return
-                time.sleep(0.05)
-
-    def _quarantine(self, model: str, reason: str) -> None:
-        self._owed.discard(model)
-        self._states.set(model, ModelState.QUARANTINED, reason)
-        self._states.quarantines.labels(model).inc()
-        self._progress(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance", "WARNING")
-        if self.server.wait(0) is None:
-            self.server.unload(model)
+                self._healer.heal_all()
 
     def _restart(self, reason: str) -> None:
         if self._stopping.is_set():  # it ends because it shall
@@ -458,13 +254,13 @@ class Supervisor:
         finally:
             self._restarting = False
         self._backoff.started()
-        self._owed.update(served)
+        self._healer.owe(served)
         lost = 0
         for model in served:
             if model not in failed:
-                self._serving(model)
-            elif not self._serves_as_before(model, failed[model]):
-                self._quarantine(model, failed[model])
+                self._healer.serving(model)
+            elif not self._healer.serves_as_before(model, failed[model]):
+                self._healer.quarantine(model, failed[model])
                 lost += 1
         self._progress(f"Triton is serving again, {len(served) - lost} of {len(served)} models")
 
@@ -500,17 +296,6 @@ class Supervisor:
                         break
             else:
                 return failed
-
-    def _is_down(self) -> bool:
-        """Whether there is no Triton, or only one that has ended."""
-        try:
-            return self.server.wait(0) is not None
-        except StartError:
-            return True
-
-    def _has_ended(self) -> bool:
-        """Whether Triton has ended, or does so just now."""
-        return self.server.wait(1) is not None
 
     def _loop(self, name: str, step: Callable[[], None], every_s: float, what: str) -> threading.Thread:
         """A thread that does something again and again; whatever goes wrong there, nothing must end the watch."""

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tritium.repository import (
     StoreError,
     publish,
 )
+from tritium.repository._repository import locked
 
 from .conftest import INDEX, Raw, Snapshot, Wire, without_index
 
@@ -98,7 +100,7 @@ class TestPull:
         assert Repository(target).versions("plus_one") == [1]
         store.push(local)
         assert store.pull(target) == ["plus_one"]
-        assert Repository(target).versions("plus_one") == [1, 2]
+        assert Repository(target).versions("plus_one") == [1, 2, 3]
 
     @pytest.mark.parametrize("done", range(1, 8))
     def test_however_far_a_first_push_got_only_whole_versions_are_seen(
@@ -242,6 +244,27 @@ class TestPull:
         with pytest.raises(StoreError, match="There is no model with a whole version"):
             store.pull(target)
         assert snapshot(target) == before
+
+    def test_of_two_at_once_the_last_one_takes_over_what_is_there_then(
+        self, store: S3Repository, local: Repository, next_candidate: Candidate, target: Path
+    ) -> None:
+        store.push(local)
+        store.pull(target)
+        with ThreadPoolExecutor(1) as pool:
+            with locked(target):
+                late = pool.submit(store.pull, target)
+                # It waits for the lock, and must not have listed anything before.
+                with pytest.raises(TimeoutError):
+                    late.result(0.5)
+                publish(local, next_candidate)
+                store.push(local)
+            assert late.result(30) == ["plus_one"]
+        assert Repository(target).versions("plus_one") == [1, 2, 3]
+
+    def test_where_there_is_nothing_no_folder_is_left(self, store: S3Repository, target: Path) -> None:
+        with pytest.raises(StoreError, match="There is no model with a whole version"):
+            store.pull(target)
+        assert not target.exists()
 
     def test_only_named_models_are_fetched_and_the_others_stay(
         self, store: S3Repository, local: Repository, hand_written: Repository, raw: Raw, target: Path
