@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import pytest
 from click.testing import Result
 from tests.server.conftest import wait_until
 
+from tritium.cli._infer import _parsed
+from tritium.client import InputError, TensorSpec
 from tritium.exporters.zoo import MODELS
 from tritium.repository import GoldenCases, Manifest, Repository, load_golden
 from tritium.server import TritonServer
@@ -316,6 +319,23 @@ class TestInferRefuses:
         assert result.exit_code == 2
         assert message in result.stderr
         assert result.stdout == ""
+
+    @pytest.mark.parametrize(
+        ("spec", "example"),
+        [
+            (TensorSpec("x", "BYTES", (-1, 1)), """'x=[["good"]]'"""),
+            (TensorSpec("x", "FP32", (-1, 3)), "'x=[[0, 0, 0]]'"),
+            (TensorSpec("x", "FP32", (-1, 1, 28, 28)), "x=@FILE.npy"),
+            (TensorSpec("another", "FP32", (-1, 3)), "'x=[0]'"),
+        ],
+        ids=str,
+    )
+    def test_what_is_no_json_is_answered_with_an_example_of_the_right_shape(
+        self, spec: TensorSpec, example: str
+    ) -> None:
+        handle: Any = SimpleNamespace(metadata=SimpleNamespace(inputs=[spec]))
+        with pytest.raises(InputError, match=re.escape(f"cannot be read as JSON, as in {example}: ")):
+            _parsed(("x=good",), handle)
 
 
 class TestVerify:

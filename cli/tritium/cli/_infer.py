@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from tritium.client import InputError, Model
 
 from ._shared import connect, json_option, print_json, repository_option, url_option
+
+# Values that are typed by hand.
+_FEW = 16
 
 
 @click.command("infer")
@@ -51,7 +55,7 @@ def command(
         raise InputError("Give either --input, once for each input, or --case")
     with connect(url) as client:
         handle = client.model(model, model_version)
-        values, expected = (_parsed(inputs), {}) if case is None else _golden_case(handle, repository, case)
+        values, expected = (_parsed(inputs, handle), {}) if case is None else _golden_case(handle, repository, case)
         answer = handle(values)
         names = [spec.name for spec in handle.metadata.outputs]
     outputs = dict(answer) if isinstance(answer, Mapping) else {names[0]: answer}
@@ -67,7 +71,7 @@ def command(
             click.echo(f"  golden: {_text(expected[name])}")
 
 
-def _parsed(inputs: tuple[str, ...]) -> dict[str, Any]:
+def _parsed(inputs: tuple[str, ...], handle: Model) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for item in inputs:
         name, found, value = item.partition("=")
@@ -76,9 +80,17 @@ def _parsed(inputs: tuple[str, ...]) -> dict[str, Any]:
         try:
             values[name] = _array(Path(value[1:])) if value.startswith("@") else json.loads(value)
         except (OSError, ValueError, EOFError) as exc:
-            kind = "an .npy file" if value.startswith("@") else "JSON; quote strings, as in 'text=[\"good\"]'"
+            kind = "an .npy file" if value.startswith("@") else f"JSON, as in {_example(name, handle)}"
             raise InputError(f"The value of input {name!r} cannot be read as {kind}: {exc}") from exc
     return values
+
+
+def _example(name: str, handle: Model) -> str:
+    """An input with a value of the right shape; where the model has no such input, of any."""
+    spec = next((spec for spec in handle.metadata.inputs if spec.name == name), None)
+    shape = [max(size, 1) for size in spec.shape] if spec else [1]
+    value = np.full(shape, "good") if spec and spec.dtype == "BYTES" else np.zeros(shape, int)
+    return shlex.quote(f"{name}={json.dumps(value.tolist()) if value.size <= _FEW else '@FILE.npy'}")
 
 
 def _array(path: Path) -> NDArray[Any]:
