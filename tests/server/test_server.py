@@ -391,7 +391,7 @@ def test_the_log_stays_within_its_bounds(tmp_path: Path) -> None:
 
 
 def test_whoever_is_interrupted_while_triton_starts_leaves_nothing(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, begun = BoundProcess.start, []
 
@@ -401,7 +401,7 @@ def test_whoever_is_interrupted_while_triton_starts_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(BoundProcess, "start", interrupted)
-    server = TritonServer(models)
+    server = TritonServer(repository)
     with pytest.raises(KeyboardInterrupt):
         server.start()
     (process,) = begun

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -16,8 +15,6 @@ from ._trial import FAILED, MEASURED, Trial
 if TYPE_CHECKING:
     import optuna
 
-# Of a sampler that names what was tried already, until the nearest to the best is taken.
-_ASKED = 12
 # What misses its objectives by a thousand times is as bad as what does not load.
 _FAILURE = 1e3
 _AXES = {
@@ -30,12 +27,13 @@ _AXES = {
 
 
 class Proposals:
-    """Choices of a space, each once: first the seeds, then what a sampler hopes for.
+    """Choices of a space, each once: first the seeds, then what a sampler hopes for, or the nearest to the best.
 
     The sampler is Optuna's TPE (Bergstra et al., 2011). Its axes are the places of the values and not the values, so
     that 2 instances are between 1 and 4. It starts from the seeds alone, without random trials: of few trials none is
-    to spare, and the seeds are spread over the space already. Objectives are its constraints: a choice that misses them
-    is worth less than any that does not, and the less the more it misses.
+    to spare, and the seeds are spread over the space already. Where it names what was tried already, what differs least
+    from the best so far is as good a guess, and a better one than what it names when asked again. Objectives are its
+    constraints: a choice that misses them is worth less than any that does not, and the less the more it misses.
 
     Args:
         space: what there is.
@@ -87,13 +85,13 @@ class Proposals:
 
     def _next(self) -> Knobs:
         with _quiet(self._optuna):
-            for attempt in itertools.count():
-                if attempt >= _ASKED:
-                    self._study.enqueue_trial(self._places(self._nearest()))
+            knobs = self._suggested()
+            if knobs is None:
+                self._study.enqueue_trial(self._places(self._nearest()))
                 knobs = self._suggested()
-                if knobs is not None:
-                    return knobs
-        raise AssertionError("what is nearest has not been tried")
+            if knobs is None:
+                raise AssertionError("what is nearest has not been tried")
+            return knobs
 
     def _suggested(self) -> Knobs | None:
         asked = self._study.ask()

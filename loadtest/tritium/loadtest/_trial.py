@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,8 @@ _OF_A_DEVIATION = 1.4826
 _NEAR = 2
 # However quiet a machine is, its next hour may be another one.
 _LEAST_NOISE = 0.01
-# Nineteen of twenty.
-_SIGMAS = 2.0
+# What is said of chance holds in all but one of twenty cases, to either side.
+_DOUBT = 0.05
 # A missed objective that has no measure, because half of the blocks or more had no right answer.
 _HOPELESS_MISS = 1e3
 # As near as a miss can come: `p99<5ms` at 5 ms exactly.
@@ -147,30 +148,37 @@ def deviation(trials: Iterable[Trial]) -> float:
     """How far the gain of a single block strays: a standard deviation, as a part of the gain, at least 0.01.
 
     From the differences of successive blocks of one trial (J. von Neumann, 1941), which a drift of the machine hardly
-    touches, and by the median of their sizes (times 1.4826, as for normal values), which a stall does not touch.
+    touches, and by the median of their sizes (times 1.4826, as for normal values), which a stall does not touch. Each
+    block is taken beside that of the current choice right before it: what :attr:`Trial.gains` compare with is the same
+    for blocks that follow each other, so their differences would not show how far that strays.
     """
     steps = [
         abs(math.log(after / before))
         for trial in trials
-        for before, after in zip(trial.gains, trial.gains[1:], strict=False)
-        if before > 0 and after > 0
+        for before, after in itertools.pairwise(
+            block.requests_per_s / still.requests_per_s
+            for block, still in zip(trial.blocks, trial.beside, strict=True)
+            if block.requests_per_s and still.requests_per_s
+        )
     ]
     return max(_OF_A_DEVIATION * statistics.median(steps) / math.sqrt(2), _LEAST_NOISE) if steps else 0.1
 
 
-def margin(sigma: float, blocks: int, other_blocks: int | None = None) -> float:
+def margin(sigma: float, blocks: int, other_blocks: int | None = None, *, comparisons: int = 1) -> float:
     """What the medians of two choices differ by, by chance alone, in nineteen of twenty cases.
 
     Args:
         sigma: of a block, as :func:`deviation` has it.
         blocks: of the one.
         other_blocks: of the other; None where that is the current choice, whose gain is 1 by definition.
+        comparisons: how many pairs there are of which the one that differs most is looked at (C. E. Bonferroni, 1936).
 
     Returns:
         A part of the gain.
     """
     variance = 1 / max(blocks, 1) + (1 / max(other_blocks, 1) if other_blocks is not None else 0.0)
-    return _SIGMAS * _OF_A_MEDIAN * sigma * math.sqrt(variance)
+    sigmas = statistics.NormalDist().inv_cdf(1 - _DOUBT / 2 / comparisons)
+    return sigmas * _OF_A_MEDIAN * sigma * math.sqrt(variance)
 
 
 def hopeless(trial: Trial, best: Trial | None, sigma: float) -> str:

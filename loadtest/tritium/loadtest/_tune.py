@@ -30,12 +30,12 @@ _FIRST_BLOCKS = 6
 # A block has so many answers at least, within reason: a percentile and a rate of fewer say little.
 _ANSWERS = 200
 _BLOCK_S = (0.5, 3.0)
-_FINALISTS = 3
+_FINALISTS = 5
 # Each finalist is loaded once a round, for so many blocks, until it is clear that it is not the best. There are as many
 # rounds as it takes for the noise to be small, within the budget and these.
 _ROUNDS = (3, 40)
 _BLOCKS_A_ROUND = 2
-_SMALL_NOISE = 0.03
+_SMALL_NOISE = 0.04
 # What of the budget is kept for the finals.
 _FINALS_SHARE, _FINALS_S = 0.4, 180.0
 # However much noise there is, a choice that is worse by more than this is no equal.
@@ -224,7 +224,7 @@ def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
 
     Args:
         finals: the current choice, and then those that may be better; one that was stopped is out.
-        noise: what two of them differ by through chance alone, as a part of their gain.
+        noise: what the best of them is better by than an equal one through chance alone, as a part of its gain.
 
     Returns:
         The choice, the verdict, and the reason in words.
@@ -319,11 +319,13 @@ def _finals(
         return [tried[0]]
     playing.insert(0, replace(tried[0], blocks=(), beside=(), misses=()))
     fewest, most = _ROUNDS
+    began_s = clock()
     for number in range(most):
         if number >= fewest:
             playing = [playing[0], *_hopeful(playing, deviation([*tried, *playing]))]
             decided = all(trial.state != MEASURED for trial in playing[1:])
-            if decided or clock() >= ends_s or _noise(tried, playing) <= _SMALL_NOISE:
+            round_s = (clock() - began_s) / number
+            if decided or clock() + round_s > ends_s or _noise(tried, playing) <= _SMALL_NOISE:
                 break
         # Whoever comes first in a round does not always do so.
         for place in [(number + shift) % len(playing) for shift in range(len(playing))]:
@@ -353,10 +355,10 @@ def _hopeful(playing: Sequence[Trial], sigma: float) -> list[Trial]:
 
 
 def _noise(tried: Sequence[Trial], finals: Sequence[Trial]) -> float:
-    """What the gains of two finalists differ by through chance alone."""
+    """What the best of the finalists is better by than an equal one, through chance alone."""
     measured = [trial for trial in finals if trial.blocks and trial.state == MEASURED]
     blocks = min((len(trial.blocks) for trial in measured), default=_BLOCKS)
-    return margin(deviation([*tried, *measured]), blocks, blocks)
+    return margin(deviation([*tried, *measured]), blocks, blocks, comparisons=max(len(finals) - 1, 1))
 
 
 def _with_block(rig: Measuring, trial: Trial, goals: Sequence[Objective]) -> tuple[Trial, str]:

@@ -38,7 +38,7 @@ class TuneResult:
         space: how many choices there were.
         trials: those that were tried, in their order; the first is the current choice.
         finals: the best of them and the current choice, measured once more in turns; these figures decide.
-        noise: what the figures of two choices differ by in the finals by chance alone, as a part of them.
+        noise: what the best of the finalists is better by than an equal one by chance alone, as a part of its figure.
         winner: the choice to take: the current one where nothing is better.
         verdict: "better", "keep" where nothing beats the current choice by more than the noise, "missed" where no
             choice meets the objectives, or "interrupted", where the winner is only the best so far.
