@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--rounds", type=int, default=2, help="rounds over the grid")
     parser.add_argument("--blocks", type=int, default=2, help="of half a second for each choice in a round")
-    parser.add_argument("--turns", type=int, default=12, help="of the winner and the grid's best")
+    parser.add_argument("--turns", type=int, default=30, help="of the winner and the grid's best, a block each")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     repository = zoo()
@@ -63,7 +63,7 @@ def _measured(repository: Repository, model: str, arguments: argparse.Namespace)
     tuned = tune(model, repository=repository, trials=trials, users=USERS, seed=arguments.seed, progress=_say)
     on_grid = next(trial for trial in grid if trial.knobs == tuned.winner)
     with Rig(repository, model, users=USERS) as rig:
-        duel = _grid(rig, list(dict.fromkeys((tuned.winner, best.knobs))), arguments.turns, arguments.blocks, 0)
+        duel = _grid(rig, list(dict.fromkeys((tuned.winner, best.knobs))), arguments.turns, 1, 0)
     noise = margin(deviation(duel), len(duel[0].gains), len(duel[-1].gains))
     ratio = duel[0].gain / duel[-1].gain
     return {

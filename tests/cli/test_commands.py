@@ -325,6 +325,7 @@ class TestInferRefuses:
         [
             (TensorSpec("x", "BYTES", (-1, 1)), """'x=[["good"]]'"""),
             (TensorSpec("x", "FP32", (-1, 3)), "'x=[[0, 0, 0]]'"),
+            (TensorSpec("x", "BOOL", (-1, 1)), "'x=[[true]]'"),
             (TensorSpec("x", "FP32", (-1, 1, 28, 28)), "x=@FILE.npy"),
             (TensorSpec("another", "FP32", (-1, 3)), "'x=[0]'"),
         ],

@@ -45,7 +45,8 @@ def test_whoever_asks_a_quarantined_model_is_told_why_and_what_to_do(zoo: Reposi
     with Supervisor(TritonServer(zoo.path, models=["digits_mlp"], onnx_backend="native")) as supervisor:
         ask = ("infer", "digits_mlp", "--case", "0", "--url", supervisor.server.http_url, "--repository", zoo.path)
         assert run(*ask).exit_code == 0
-        supervisor._healer.quarantine("digits_mlp", "it died too often")
+        with supervisor._changing:
+            supervisor._healer.quarantine("digits_mlp", "it died too often")
         result = run(*ask)
         assert result.exit_code == 1
         assert result.stderr.endswith(

@@ -288,6 +288,16 @@ class TestDecide:
             "1.30 times the throughput of the current config (noise ±5%), p99 4 → 1 ms: delay_us 0 → off."
         )
 
+    def test_what_is_simpler_is_taken_only_if_it_too_is_better_than_the_current_one(self) -> None:
+        large = trial([1.06] * 8, knobs=replace(CURRENT, instances=4))
+        small = trial([1.03] * 8, knobs=replace(CURRENT, delay_us=None))
+        assert decide([self.current, large, small], 0.05)[0] == large
+
+    def test_one_that_was_stopped_does_not_win(self) -> None:
+        stopped = trial([1.5] * 3, knobs=replace(CURRENT, instances=4), state=STOPPED)
+        other = trial([1.4] * 8)
+        assert decide([self.current, stopped, other], 0.05)[:2] == (other, "better")
+
     def test_a_worse_one_is_no_equal_however_much_noise_there_is(self) -> None:
         large = trial([2.0] * 8, knobs=replace(CURRENT, instances=4))
         small = trial([1.7] * 8, knobs=replace(CURRENT, delay_us=None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from itertools import islice
@@ -89,8 +90,10 @@ def _example(name: str, handle: Model) -> str:
     """An input with a value of the right shape; where the model has no such input, of any."""
     spec = next((spec for spec in handle.metadata.inputs if spec.name == name), None)
     shape = [max(size, 1) for size in spec.shape] if spec else [1]
-    value = np.full(shape, "good") if spec and spec.dtype == "BYTES" else np.zeros(shape, int)
-    return shlex.quote(f"{name}={json.dumps(value.tolist()) if value.size <= _FEW else '@FILE.npy'}")
+    if math.prod(shape) > _FEW:
+        return f"{name}=@FILE.npy"
+    value: Any = {"BYTES": "good", "BOOL": True}.get(spec.dtype if spec else "", 0)
+    return shlex.quote(f"{name}={json.dumps(np.full(shape, value).tolist())}")
 
 
 def _array(path: Path) -> NDArray[Any]:

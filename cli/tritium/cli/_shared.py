@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tritium.server import RunningServer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-# Between two columns of a table, and how narrow one may become.
-_GAP, _LEAST_WIDTH = "  ", 12
+# Between two columns of a table.
+_GAP = "  "
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 repository_option = click.option(
@@ -131,7 +131,8 @@ def why_not_ready(exc: TritiumError) -> str:
         if report and report.state is not ModelState.READY:
             chance = f"`tritium reload {exc.model}` gives it another chance"
             then = chance if report.state is ModelState.QUARANTINED else "Try again in some seconds"
-            return f"Its supervisor says that it is {report.state}: {report.reason}. {then}"
+            why = f": {report.reason}" if report.reason else ""
+            return f"Its supervisor says that it is {report.state}{why}. {then}"
     return ""
 
 
@@ -201,16 +202,20 @@ def print_json(document: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; where that is too much for the terminal, the widest ones are wrapped."""
+    """Columns as wide as their widest cell; where that is too much for the terminal, wrapped between words."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
     if sys.stdout.isatty():
+        longest = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
         room = shutil.get_terminal_size().columns - len(_GAP) * (len(widths) - 1)
-        while sum(widths) > room and max(widths) > _LEAST_WIDTH:
-            widths[widths.index(max(widths))] -= 1
+        while sum(widths) > room and widths != longest:
+            _, widest = max((width, place) for place, width in enumerate(widths) if width > longest[place])
+            widths[widest] -= 1
     for row in cells:
         wrapped = [
-            textwrap.wrap(cell, width) if len(cell) > width else [cell] for cell, width in zip(row, widths, strict=True)
+            textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) if len(cell) > width else [cell]
+            for cell, width in zip(row, widths, strict=True)
         ]
         for line in itertools.zip_longest(*wrapped, fillvalue=""):
             click.echo(_GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -110,9 +110,15 @@ def _print(result: TuneResult) -> None:
     if len(result.finals) > 1:
         click.echo("finals, in turns:")
         print_table(
-            ["throughput", "requests/s", "p99 ms", "config"],
+            ["throughput", "requests/s", "p99 ms", "config", ""],
             [
-                [f"{trial.gain:.2f} ×", f"{trial.requests_per_s:.0f}", f"{trial.p99_ms:.2f}", trial.knobs]
+                [
+                    f"{trial.gain:.2f} ×",
+                    f"{trial.requests_per_s:.0f}",
+                    f"{trial.p99_ms:.2f}",
+                    trial.knobs,
+                    _state(trial.state),
+                ]
                 for trial in sorted(result.finals, key=lambda trial: trial.rank, reverse=True)
             ],
         )

@@ -85,12 +85,8 @@ class Proposals:
 
     def _next(self) -> Knobs:
         with _quiet(self._optuna):
-            knobs = self._suggested()
-            if knobs is None:
+            while (knobs := self._suggested()) is None:
                 self._study.enqueue_trial(self._places(self._nearest()))
-                knobs = self._suggested()
-            if knobs is None:
-                raise AssertionError("what is nearest has not been tried")
             return knobs
 
     def _suggested(self) -> Knobs | None:

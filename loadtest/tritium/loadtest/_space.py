@@ -113,12 +113,17 @@ class Space:
 
         One instance on one core and on all of them, an instance for each core and twice as many, with batches and
         without: these are the corners in which the best of small models lies nearly always, and they tell a sampler
-        early which way each axis goes. Where batches can be made, one waits for them.
+        early which way each axis goes. Where batches can be made, one waits for them, of a size that can fill: a batch
+        larger than the requests under way would only wait.
         """
-        threads: list[int | None] = [count for count in self.threads if count is not None] or [None]
-        one, all_cores = threads[0], _nearest(threads, cores)
+        threads = [count for count in self.threads if count is not None]
+        one, all_cores = (threads[0], _nearest(threads, cores)) if threads else (None, None)
         each, twice = _nearest(self.instances, cores), _nearest(self.instances, 2 * cores)
-        largest, smallest = self.max_batches[-1], self.max_batches[0]
+        largest, smallest, middle = (
+            self.max_batches[-1],
+            self.max_batches[0],
+            self.max_batches[len(self.max_batches) // 2],
+        )
         batched = 0 if 0 in self.delays_us else None
         waiting = max((delay for delay in self.delays_us if delay is not None), default=None)
         found = [current]
@@ -133,7 +138,7 @@ class Space:
                     (twice, one, largest, batched),
                     (each, one, smallest, batched),
                     (each, all_cores, largest, batched),
-                    (self.instances[0], one, largest, waiting),
+                    (self.instances[0], one, middle, waiting),
                 )
                 if delay in self.delays_us
             ]
@@ -278,8 +283,8 @@ def _powers(most: int) -> list[int]:
     return sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
 
 
-def _nearest(values: Sequence[int | None], wanted: int) -> int:
-    return min((value for value in values if value is not None), key=lambda value: abs(value - wanted), default=wanted)
+def _nearest(values: Sequence[int], wanted: int) -> int:
+    return min(values, key=lambda value: abs(value - wanted))
 
 
 def _shown(value: object) -> object:

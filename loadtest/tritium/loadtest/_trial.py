@@ -22,7 +22,7 @@ _OF_A_DEVIATION = 1.4826
 _NEAR = 2
 # However quiet a machine is, its next hour may be another one.
 _LEAST_NOISE = 0.01
-# What is said of chance holds in all but one of twenty cases, to either side.
+# What is said of chance holds in all but one of twenty cases, those to either side together.
 _DOUBT = 0.05
 # A missed objective that has no measure, because half of the blocks or more had no right answer.
 _HOPELESS_MISS = 1e3
@@ -145,7 +145,7 @@ def missed(objective: Objective, blocks: Sequence[Figures], model: str) -> float
 
 
 def deviation(trials: Iterable[Trial]) -> float:
-    """How far the gain of a single block strays: a standard deviation, as a part of the gain, at least 0.01.
+    """How far a block beside one of the current choice strays: a standard deviation, a part of it, at least 0.01.
 
     From the differences of successive blocks of one trial (J. von Neumann, 1941), which a drift of the machine hardly
     touches, and by the median of their sizes (times 1.4826, as for normal values), which a stall does not touch. Each
@@ -164,36 +164,37 @@ def deviation(trials: Iterable[Trial]) -> float:
     return max(_OF_A_DEVIATION * statistics.median(steps) / math.sqrt(2), _LEAST_NOISE) if steps else 0.1
 
 
-def margin(sigma: float, blocks: int, other_blocks: int | None = None, *, comparisons: int = 1) -> float:
+def margin(sigma: float, blocks: int, other_blocks: int, *, comparisons: int = 1) -> float:
     """What the medians of two choices differ by, by chance alone, in nineteen of twenty cases.
 
     Args:
         sigma: of a block, as :func:`deviation` has it.
         blocks: of the one.
-        other_blocks: of the other; None where that is the current choice, whose gain is 1 by definition.
+        other_blocks: of the other.
         comparisons: how many pairs there are of which the one that differs most is looked at (C. E. Bonferroni, 1936).
 
     Returns:
         A part of the gain.
     """
-    variance = 1 / max(blocks, 1) + (1 / max(other_blocks, 1) if other_blocks is not None else 0.0)
+    variance = 1 / max(blocks, 1) + 1 / max(other_blocks, 1)
     sigmas = statistics.NormalDist().inv_cdf(1 - _DOUBT / 2 / comparisons)
     return sigmas * _OF_A_MEDIAN * sigma * math.sqrt(variance)
 
 
-def hopeless(trial: Trial, best: Trial | None, sigma: float) -> str:
+def hopeless(trial: Trial, best: Trial | None, sigma: float, *, comparisons: int = 1) -> str:
     """Why a trial need not go on; empty if it may still be the best.
 
     Args:
         trial: after some of its blocks, judged.
         best: the best so far.
         sigma: of a block.
+        comparisons: of how many it is the best.
     """
     # One block alone may have been a stall; of two it is the better that counts, for the same reason.
     if best is None or len(trial.gains) < 2:
         return ""
     highest = statistics.median_high(trial.gains)
-    leeway = margin(sigma, len(trial.gains), len(best.gains))
+    leeway = margin(sigma, len(trial.gains), len(best.gains), comparisons=comparisons)
     # As long as nothing meets the objectives, it is not throughput that is looked for.
     if best.feasible and highest * (1 + leeway) < best.gain:
         return f"{trial.gain:.2f} times the current throughput, and {best.gain:.2f} has been seen"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -30,14 +31,13 @@ _FIRST_BLOCKS = 6
 # A block has so many answers at least, within reason: a percentile and a rate of fewer say little.
 _ANSWERS = 200
 _BLOCK_S = (0.5, 3.0)
+# Each finalist is loaded anew for every block, so that what strays from load to load counts as noise, until it is clear
+# that it is not the best. There are as many rounds as it takes for the noise to be small, within the time.
 _FINALISTS = 5
-# Each finalist is loaded once a round, for so many blocks, until it is clear that it is not the best. There are as many
-# rounds as it takes for the noise to be small, within the budget and these.
-_ROUNDS = (3, 40)
-_BLOCKS_A_ROUND = 2
+_FEWEST_ROUNDS = 6
 _SMALL_NOISE = 0.04
-# What of the budget is kept for the finals.
-_FINALS_SHARE, _FINALS_S = 0.4, 180.0
+# What of the budget is kept for the finals, and how long they are at most, in seconds.
+_FINALS_SHARE, _FINALS_KEPT_S, _FINALS_S = 0.4, 180.0, 300.0
 # However much noise there is, a choice that is worse by more than this is no equal.
 _EQUAL = 0.05
 _NOTHING_WRONG = "errors=0, wrong=0"
@@ -176,7 +176,7 @@ def search(
         TritiumError: the current choice does not answer right.
     """
     began_s = clock()
-    ends_s = began_s + budget_s - min(_FINALS_SHARE * budget_s, _FINALS_S)
+    ends_s = began_s + budget_s - min(_FINALS_SHARE * budget_s, _FINALS_KEPT_S)
     tried: list[Trial] = []
     finals: list[Trial] = []
     interrupted = False
@@ -188,17 +188,22 @@ def search(
             progress(_line(trial))
             if clock() >= ends_s or len(tried) == trials:
                 break
-        finals = _finals(rig, goals, tried, began_s + budget_s, progress, clock)
+        now_s = clock()
+        left_s = min(began_s + budget_s - now_s, _FINALS_S)
+        # As many as there is time for; the current config is one more.
+        turn_s = (now_s - began_s) / sum(len(trial.blocks) for trial in tried)
+        finalists = max(1, min(_FINALISTS, math.floor(left_s / (_FEWEST_ROUNDS * turn_s)) - 1))
+        finals = _finals(rig, goals, tried, finalists, now_s + left_s, progress, clock)
     except KeyboardInterrupt:
         if not tried:
             raise
         interrupted = True
     if interrupted:
-        noise = margin(deviation(tried), _BLOCKS, _BLOCKS)
+        noise = margin(deviation(tried), _BLOCKS, _BLOCKS, comparisons=max(len(tried) - 1, 1))
         best = max(tried, key=lambda trial: trial.rank)
         verdict, reason = INTERRUPTED, f"It was interrupted; the best of {len(tried)} so far is {best.knobs}"
     else:
-        noise = _noise(tried, finals)
+        noise = _noise(finals)
         best, verdict, reason = decide(finals, noise)
     return TuneResult(
         model=rig.model,
@@ -246,8 +251,9 @@ def decide(finals: Sequence[Trial], noise: float) -> tuple[Trial, str, str]:
             f"Keep what you have: nothing has more than {most:.2f} times its throughput, and the noise is ±{noise:.0%}",
         )
     # Figures within the noise say nothing about which is better, so what is simpler is.
-    others = [trial for trial in feasible if trial is not current]
-    equals = [trial for trial in others if trial.gain >= most * (1 - min(noise, _EQUAL))]
+    least = most * (1 - min(noise, _EQUAL))
+    least = max(least, base * (1 + noise)) if current.feasible else least
+    equals = [trial for trial in feasible if trial is not current and trial.gain >= least]
     best = min(equals, key=lambda trial: simplicity(trial.knobs, current.knobs))
     meets = "" if current.feasible else "It meets the objectives, which the current config does not. "
     refused = (
@@ -298,6 +304,7 @@ def _finals(
     rig: Measuring,
     goals: Sequence[Objective],
     tried: Sequence[Trial],
+    finalists: int,
     ends_s: float,
     progress: Callable[[str], object],
     clock: Callable[[], float],
@@ -308,7 +315,7 @@ def _finals(
     """
     by_rank = sorted((trial for trial in tried[1:] if trial.state == MEASURED), key=lambda trial: trial.rank)
     playing: list[Trial] = []
-    while by_rank and len(playing) < _FINALISTS:
+    while by_rank and len(playing) < finalists:
         trial = by_rank.pop()
         if refused := _refused(rig, trial.knobs):
             progress(f"{trial.knobs} is out: {refused}")
@@ -318,14 +325,13 @@ def _finals(
     if not playing:
         return [tried[0]]
     playing.insert(0, replace(tried[0], blocks=(), beside=(), misses=()))
-    fewest, most = _ROUNDS
     began_s = clock()
-    for number in range(most):
-        if number >= fewest:
-            playing = [playing[0], *_hopeful(playing, deviation([*tried, *playing]))]
+    for number in itertools.count():
+        if number >= _FEWEST_ROUNDS:
+            playing = [playing[0], *_judged_anew(playing)]
             decided = all(trial.state != MEASURED for trial in playing[1:])
             round_s = (clock() - began_s) / number
-            if decided or clock() + round_s > ends_s or _noise(tried, playing) <= _SMALL_NOISE:
+            if decided or clock() + round_s > ends_s or _noise(playing) <= _SMALL_NOISE:
                 break
         # Whoever comes first in a round does not always do so.
         for place in [(number + shift) % len(playing) for shift in range(len(playing))]:
@@ -333,32 +339,32 @@ def _finals(
                 continue
             try:
                 rig.load(playing[place].knobs)
-                for _ in range(_BLOCKS_A_ROUND):
-                    playing[place], wrong = _with_block(rig, playing[place], goals)
-                    if wrong:
-                        playing[place] = replace(playing[place], state=FAILED, reason=wrong)
-                        break
+                playing[place], wrong = _with_block(rig, playing[place], goals)
+                if wrong:
+                    playing[place] = replace(playing[place], state=FAILED, reason=wrong)
             except TritiumError as exc:
                 playing[place] = replace(playing[place], state=FAILED, reason=_first_line(exc))
     return [playing[0], *(trial for trial in playing[1:] if trial.state != FAILED)]
 
 
-def _hopeful(playing: Sequence[Trial], sigma: float) -> list[Trial]:
-    """All finalists but the current choice; those that have no hope any more are stopped."""
-    best = max((trial for trial in playing if trial.state == MEASURED), key=lambda trial: trial.rank, default=None)
-    return [
-        replace(trial, state=STOPPED, reason=reason)
-        if trial.state == MEASURED and (reason := hopeless(trial, best, sigma))
-        else trial
-        for trial in playing[1:]
-    ]
+def _judged_anew(playing: Sequence[Trial]) -> list[Trial]:
+    """All finalists but the current choice: stopped, if they have no hope beside the best that has not failed."""
+    there = [trial for trial in playing if trial.state != FAILED]
+    best = max(there, key=lambda trial: trial.rank, default=None)
+    sigma, comparisons = deviation(there), max(len(playing) - 1, 1)
+    found = []
+    for trial in playing[1:]:
+        reason = trial.reason if trial.state == FAILED else hopeless(trial, best, sigma, comparisons=comparisons)
+        state = trial.state if trial.state == FAILED else STOPPED if reason else MEASURED
+        found.append(replace(trial, state=state, reason=reason))
+    return found
 
 
-def _noise(tried: Sequence[Trial], finals: Sequence[Trial]) -> float:
+def _noise(finals: Sequence[Trial]) -> float:
     """What the best of the finalists is better by than an equal one, through chance alone."""
-    measured = [trial for trial in finals if trial.blocks and trial.state == MEASURED]
-    blocks = min((len(trial.blocks) for trial in measured), default=_BLOCKS)
-    return margin(deviation([*tried, *measured]), blocks, blocks, comparisons=max(len(finals) - 1, 1))
+    measured = [trial for trial in finals if trial.blocks and trial.state != FAILED]
+    blocks = min((len(trial.blocks) for trial in measured if trial.state == MEASURED), default=_BLOCKS)
+    return margin(deviation(measured), blocks, blocks, comparisons=max(len(finals) - 1, 1))
 
 
 def _with_block(rig: Measuring, trial: Trial, goals: Sequence[Objective]) -> tuple[Trial, str]:

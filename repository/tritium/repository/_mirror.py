@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -70,7 +70,8 @@ class _Change:
 
 def mirror(bucket: Bucket, target: Path, models: Sequence[str], progress: Callable[[str], None]) -> list[str]:
     """Make a folder the copy of a repository in S3; see `S3Repository.pull`."""
-    is_new = not target.exists()
+    if not target.exists():
+        _whole_models(bucket, models)  # what is wrong there is said before there is a folder here
     try:
         target.mkdir(parents=True, exist_ok=True)
         with locked(target):
@@ -83,10 +84,6 @@ def mirror(bucket: Bucket, target: Path, models: Sequence[str], progress: Callab
             f"{target} cannot be brought up to date ({exc}). Free some space or mend the permissions and pull again; "
             "each version in it is whole"
         ) from exc
-    finally:
-        if is_new:
-            with suppress(OSError):  # it is not empty, unless nothing could be listed
-                target.rmdir()
 
 
 def _brought_up_to_date(

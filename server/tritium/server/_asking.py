@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -27,7 +28,8 @@ def reload_model(server: RunningServer, model: str, *, timeout_s: float = 300.0)
     if server.supervisor_url is None:
         raise ReloadError(f"The server at {server.http_url} has no supervisor; load {model!r} with its client")
     try:
-        status, answer = _asked(server, "POST", f"/models/{quote(model, safe='')}/reload", timeout_s)
+        path, headers = f"/models/{quote(model, safe='')}/reload", {ADMIN_HEADER: server.secret}
+        status, answer = _asked(server.supervisor_url, "POST", path, timeout_s, headers)
     except (OSError, http.client.HTTPException, ValueError) as exc:
         raise ReloadError(f"The supervisor of {server.http_url} did not answer: {exc}") from exc
     if status != 200:
@@ -48,18 +50,20 @@ def model_report(server: RunningServer, model: str, *, timeout_s: float = 5.0) -
     if server.supervisor_url is None:
         return None
     try:
-        _, answer = _asked(server, "GET", f"/ready/{quote(model, safe='')}", timeout_s)
+        _, answer = _asked(server.supervisor_url, "GET", f"/ready/{quote(model, safe='')}", timeout_s, {})
         found = answer["models"][model]
         return ModelReport(ModelState(found["state"]), found["reason"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None
 
 
-def _asked(server: RunningServer, method: str, path: str, timeout_s: float) -> tuple[int, dict[str, Any]]:
-    address = urlsplit(server.supervisor_url or "")
+def _asked(
+    url: str, method: str, path: str, timeout_s: float, headers: Mapping[str, str]
+) -> tuple[int, dict[str, Any]]:
+    address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     try:
-        connection.request(method, path, headers={ADMIN_HEADER: server.secret})
+        connection.request(method, path, headers=dict(headers))
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:

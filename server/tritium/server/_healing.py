@@ -70,7 +70,11 @@ class Healer:
         self._states.set(model, ModelState.READY, remark)
 
     def load(self, model: str) -> None:
-        """Load what the repository has of a model, and say that the steps are ready that came with it."""
+        """Load what the repository has of a model, and say that the steps are ready that came with it.
+
+        Raises:
+            TritiumError: as `TritonServer.load`; or Triton does not say what a step is.
+        """
         repository = self._server.repository
         if model not in self._server.models:
             repository.version_folder(model)  # says what there is instead
@@ -101,6 +105,61 @@ class Healer:
             if lacking := self._lacking(model):
                 self._states.degrade(model, lacking)
 
+    def heal_all(self) -> None:
+        """Bring back what is not served as it should be.
+
+        Raises:
+            TritiumError: Triton says nothing of a model; the others have had their turn. It is tried again next time.
+        """
+        missing, there = self._missing(), self._index()
+        troubles = []
+        own = self._states.own()
+        # Ensembles last: whether one can serve is a matter of its steps.
+        for model in sorted(own, key=lambda model: "ensemble_scheduling" in self._good.get(model, {})):
+            report = own[model]
+            if self._stopping.is_set() or not self._server.is_running:
+                return  # with Triton all its processes went
+            try:
+                # Of a model whose folder vanished, the index says nothing.
+                self._bring_back(model, report, there.get(model, {"READY"}), missing.get(model))
+            except TritiumError as exc:  # the others have their turn all the same
+                troubles.append(exc)
+        if troubles:
+            raise troubles[0]
+
+    def serves_as_before(self, model: str, why_not_now: str) -> bool:
+        """Load what was served last, where what the repository has now does not load; whether that is possible.
+
+        Raises:
+            TritiumError: Triton does not answer, or not what the model is; that says nothing of the model.
+        """
+        good = self._good.get(model)
+        if good is None:
+            return False
+        try:
+            self._server.load(model, config=good)
+        except TransportError:
+            raise
+        except TritiumError:
+            return False
+        remark = f"it is served as it was before, since what the repository has now does not load: {why_not_now}"
+        self.serving(model, remark)
+        self._say(f"{model}: {remark}", "WARNING")
+        return True
+
+    def quarantine(self, model: str, reason: str) -> None:
+        """Leave a model out, until somebody reloads it.
+
+        Raises:
+            TritiumError: Triton does not answer, or does not unload it; it counts as quarantined all the same.
+        """
+        self._owed.discard(model)
+        self._states.set(model, ModelState.QUARANTINED, reason)
+        self._states.quarantines.labels(model).inc()
+        self._say(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance", "WARNING")
+        if self._server.is_running:
+            self._server.unload(model)
+
     def versions(self, model: str) -> list[int]:
         """The versions that were served when it was loaded last."""
         versions: list[int] = self._good[model]["version_policy"]["specific"]["versions"]
@@ -130,28 +189,6 @@ class Healer:
         steps = self._good.get(model, {}).get("ensemble_scheduling", {}).get("step", ())
         absent = self._states.not_ready().intersection(step["model_name"] for step in steps)
         return f"its step {min(absent)} is not ready" if absent else ""
-
-    def heal_all(self) -> None:
-        """Bring back what is not served as it should be.
-
-        Raises:
-            TritiumError: Triton says nothing of a model; the others have had their turn. It is tried again next time.
-        """
-        missing, there = self._missing(), self._index()
-        troubles = []
-        own = self._states.own()
-        # Ensembles last: whether one can serve is a matter of its steps.
-        for model in sorted(own, key=lambda model: "ensemble_scheduling" in self._good.get(model, {})):
-            report = own[model]
-            if self._stopping.is_set() or not self._server.is_running:
-                return  # with Triton all its processes went
-            try:
-                # Of a model whose folder vanished, the index says nothing.
-                self._bring_back(model, report, there.get(model, {"READY"}), missing.get(model))
-            except TritiumError as exc:  # the others have their turn all the same
-                troubles.append(exc)
-        if troubles:
-            raise troubles[0]
 
     def _bring_back(self, model: str, report: ModelReport, states: set[str], died: str | None) -> None:
         """Do what one model needs, by what we say of it, what Triton says of its versions, and what died of it."""
@@ -217,35 +254,6 @@ class Healer:
                 self.serving(model)
         self._states.heals.labels(model).inc()
         self._say(f"{model} is serving again")
-
-    def serves_as_before(self, model: str, why_not_now: str) -> bool:
-        """Load what was served last, where what the repository has now does not load; whether that is possible.
-
-        Raises:
-            TransportError: Triton does not answer, which says nothing of the model.
-        """
-        good = self._good.get(model)
-        if good is None:
-            return False
-        try:
-            self._server.load(model, config=good)
-        except TransportError:
-            raise
-        except TritiumError:
-            return False
-        remark = f"it is served as it was before, since what the repository has now does not load: {why_not_now}"
-        self.serving(model, remark)
-        self._say(f"{model}: {remark}", "WARNING")
-        return True
-
-    def quarantine(self, model: str, reason: str) -> None:
-        """Leave a model out, until somebody reloads it."""
-        self._owed.discard(model)
-        self._states.set(model, ModelState.QUARANTINED, reason)
-        self._states.quarantines.labels(model).inc()
-        self._say(f"{model} is quarantined: {reason}. `tritium reload {model}` gives it another chance", "WARNING")
-        if self._server.is_running:
-            self._server.unload(model)
 
     def _unload(self, model: str) -> None:
         """Take a model away; one with a request in the process that died never ends, and is left where it is."""

@@ -98,7 +98,8 @@ class BoundProcess:
 
     def kill(self) -> None:
         """End the program at once; what it started is left to `stop`."""
-        self._popen.kill()
+        if not self.call_off():
+            self._popen.kill()
 
     def stop(self, timeout_s: float) -> int:
         """Ask the program to end, and end it and all that it started if it has not after `timeout_s`."""

@@ -230,12 +230,13 @@ class TritonServer:
             "--strict-readiness=false",
         ]
         process = BoundProcess(command, env=self._environment(runtime), folder=self.folder, log=self._log)
-        process.start()
-        self._process = process
         try:
+            process.start()
+            self._process = process
             self._wait_until_ready()
         except BaseException:
-            process.stop(0)
+            if not process.call_off():
+                process.stop(0)
             raise
         with self.client(protocol="grpc") as client:
             ready = {status.name for status in client.models() if status.state == "READY"}
