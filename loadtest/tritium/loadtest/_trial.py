@@ -40,7 +40,7 @@ class Trial:
         state: "measured", "stopped early" where it was clear that it is not the best, or "failed" where it did not
             load or did not answer right.
         blocks: the figures of each block.
-        beside: the figures of the current choice, each measured right before.
+        beside: the figures of the current choice, each measured right before, or in the finals in the same round.
         misses: of each objective by what part it is missed; 0 where it is met.
         reason: why it was stopped, or failed.
     """

@@ -17,6 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritium.client import InputError, TritiumError
 from tritium.repository import Repository, has_manifest, opened
 
+from ._figures import Figures
 from ._objectives import Objective, parse_objectives
 from ._proposals import Proposals
 from ._rig import Rig, Sample
@@ -31,10 +32,11 @@ _FIRST_BLOCKS = 6
 # A block has so many answers at least, within reason: a percentile and a rate of fewer say little.
 _ANSWERS = 200
 _BLOCK_S = (0.5, 3.0)
-# Each finalist is loaded anew for every block, so that what strays from load to load counts as noise, until it is clear
-# that it is not the best. There are as many rounds as it takes for the noise to be small, within the time.
+# Each finalist is loaded once a round, for so many blocks, until it is clear that it is not the best. There are as many
+# rounds as it takes for the noise to be small, within the time.
 _FINALISTS = 5
-_FEWEST_ROUNDS = 6
+_BLOCKS_A_ROUND = 2
+_FEWEST_ROUNDS = 3
 _SMALL_NOISE = 0.04
 # What of the budget is kept for the finals, and how long they are at most, in seconds.
 _FINALS_SHARE, _FINALS_KEPT_S, _FINALS_S = 0.4, 180.0, 300.0
@@ -190,8 +192,8 @@ def search(
                 break
         now_s = clock()
         left_s = min(began_s + budget_s - now_s, _FINALS_S)
-        # As many as there is time for; the current config is one more.
-        turn_s = (now_s - began_s) / sum(len(trial.blocks) for trial in tried)
+        # As many as there is time for; the current config is one more. A turn has no blocks beside its own.
+        turn_s = (now_s - began_s) / sum(len(trial.blocks) for trial in tried) * _BLOCKS_A_ROUND / 2
         finalists = max(1, min(_FINALISTS, math.floor(left_s / (_FEWEST_ROUNDS * turn_s)) - 1))
         finals = _finals(rig, goals, tried, finalists, now_s + left_s, progress, clock)
     except KeyboardInterrupt:
@@ -290,7 +292,8 @@ def _in_blocks(rig: Measuring, trial: Trial, goals: Sequence[Objective], tried: 
     best = max((one for one in tried if one.state == MEASURED), key=lambda one: one.rank, default=None)
     sigma = deviation(tried)
     for _ in range(_BLOCKS if tried else _FIRST_BLOCKS):
-        trial, wrong = _with_block(rig, trial, goals)
+        still = rig.block(still=True)
+        trial, wrong = _with_block(rig, trial, goals, rig.block(), still.figures)
         if wrong:
             if not tried:
                 raise InputError(f"{rig.model} does not answer right as it is: {wrong}. `tritium verify` says more")
@@ -312,6 +315,7 @@ def _finals(
     """The current choice and the best others, measured again in turns. It is first seen to that each may win.
 
     The current choice is loaded anew in its turn, like the others: of two copies of a model one may be the faster one.
+    All are compared with its blocks of the same round, which leaves twice the time for them.
     """
     by_rank = sorted((trial for trial in tried[1:] if trial.state == MEASURED), key=lambda trial: trial.rank)
     playing: list[Trial] = []
@@ -320,11 +324,11 @@ def _finals(
         if refused := _refused(rig, trial.knobs):
             progress(f"{trial.knobs} is out: {refused}")
         else:
-            playing.append(replace(trial, blocks=(), beside=(), misses=()))
+            playing.append(_bare(trial))
     progress(f"finals: {len(playing)} and the current config in turns" if playing else "finals: nobody to play against")
     if not playing:
         return [tried[0]]
-    playing.insert(0, replace(tried[0], blocks=(), beside=(), misses=()))
+    playing.insert(0, _bare(tried[0]))
     began_s = clock()
     for number in itertools.count():
         if number >= _FEWEST_ROUNDS:
@@ -333,25 +337,41 @@ def _finals(
             round_s = (clock() - began_s) / number
             if decided or clock() + round_s > ends_s or _noise(playing) <= _SMALL_NOISE:
                 break
+        playing[0] = _with_turn(rig, playing[0], goals, ())
+        beside = playing[0].blocks[-_BLOCKS_A_ROUND:]
+        if playing[0].state == FAILED:
+            beside = tuple(rig.block(still=True).figures for _ in range(_BLOCKS_A_ROUND))
         # Whoever comes first in a round does not always do so.
-        for place in [(number + shift) % len(playing) for shift in range(len(playing))]:
-            if playing[place].state != MEASURED:
-                continue
-            try:
-                rig.load(playing[place].knobs)
-                playing[place], wrong = _with_block(rig, playing[place], goals)
-                if wrong:
-                    playing[place] = replace(playing[place], state=FAILED, reason=wrong)
-            except TritiumError as exc:
-                playing[place] = replace(playing[place], state=FAILED, reason=_first_line(exc))
+        for shift in range(len(playing) - 1):
+            place = 1 + (number + shift) % (len(playing) - 1)
+            playing[place] = _with_turn(rig, playing[place], goals, beside)
     return [playing[0], *(trial for trial in playing[1:] if trial.state != FAILED)]
+
+
+def _bare(trial: Trial) -> Trial:
+    return replace(trial, blocks=(), beside=(), misses=())
+
+
+def _with_turn(rig: Measuring, trial: Trial, goals: Sequence[Objective], beside: Sequence[Figures]) -> Trial:
+    """A finalist, if it still plays, with the blocks of one more round; the current choice is beside its own."""
+    if trial.state != MEASURED:
+        return trial
+    try:
+        rig.load(trial.knobs)
+        for place in range(_BLOCKS_A_ROUND):
+            mine = rig.block()
+            trial, wrong = _with_block(rig, trial, goals, mine, beside[place] if beside else mine.figures)
+            if wrong:
+                return replace(trial, state=FAILED, reason=wrong)
+    except TritiumError as exc:
+        return replace(trial, state=FAILED, reason=_first_line(exc))
+    return trial
 
 
 def _judged_anew(playing: Sequence[Trial]) -> list[Trial]:
     """All finalists but the current choice: stopped, if they have no hope beside the best that has not failed."""
-    there = [trial for trial in playing if trial.state != FAILED]
-    best = max(there, key=lambda trial: trial.rank, default=None)
-    sigma, comparisons = deviation(there), max(len(playing) - 1, 1)
+    best = max((trial for trial in playing if trial.state != FAILED), key=lambda trial: trial.rank, default=None)
+    sigma, comparisons = _strays(playing), len(playing) - 1
     found = []
     for trial in playing[1:]:
         reason = trial.reason if trial.state == FAILED else hopeless(trial, best, sigma, comparisons=comparisons)
@@ -362,17 +382,22 @@ def _judged_anew(playing: Sequence[Trial]) -> list[Trial]:
 
 def _noise(finals: Sequence[Trial]) -> float:
     """What the best of the finalists is better by than an equal one, through chance alone."""
-    measured = [trial for trial in finals if trial.blocks and trial.state != FAILED]
-    blocks = min((len(trial.blocks) for trial in measured if trial.state == MEASURED), default=_BLOCKS)
-    return margin(deviation(measured), blocks, blocks, comparisons=max(len(finals) - 1, 1))
+    blocks = min((len(trial.blocks) for trial in finals if trial.blocks and trial.state == MEASURED), default=_BLOCKS)
+    return margin(_strays(finals), blocks, blocks, comparisons=max(len(finals) - 1, 1))
 
 
-def _with_block(rig: Measuring, trial: Trial, goals: Sequence[Objective]) -> tuple[Trial, str]:
+def _strays(finals: Sequence[Trial]) -> float:
+    """How far a block of a finalist strays; that beside it is the same for all of them, and makes no difference."""
+    others = [trial for trial in finals[1:] if trial.state != FAILED]
+    return deviation(others) / math.sqrt(2) if others else deviation(finals)
+
+
+def _with_block(
+    rig: Measuring, trial: Trial, goals: Sequence[Objective], mine: Sample, beside: Figures
+) -> tuple[Trial, str]:
     """A trial with one more block; and what was wrong, where something was that no objective allows for."""
-    still, mine = rig.block(still=True), rig.block()
-    more = replace(trial, blocks=(*trial.blocks, mine.figures), beside=(*trial.beside, still.figures)).judged(
-        goals, rig.model
-    )
+    more = replace(trial, blocks=(*trial.blocks, mine.figures), beside=(*trial.beside, beside))
+    more = more.judged(goals, rig.model)
     # What the server refuses, or is late with, is what objectives are about; a wrong answer is worth nothing.
     if mine.figures.wrong or mine.figures.failed:
         return more, "; ".join(list(mine.errors)[:2]) or "answers are wrong"
