@@ -155,6 +155,27 @@ class TestSearch:
         )
         assert states(dies, 40.0) == {1: MEASURED, 2: MEASURED}
 
+    def test_where_the_current_choice_dies_in_the_finals_the_others_go_on_beside_the_copy_that_stays(self) -> None:
+        class DiesWhenLoaded(Fake):
+            """Of the current choice in the finals, with both copies, until something is loaded."""
+
+            dead = False
+
+            def load(self, knobs: Knobs) -> None:
+                self.dead = False
+                super().load(knobs)
+
+            def block(self, *, still: bool = False) -> Sample:
+                self.dead |= not still and self.now == CURRENT and self.loads.count(CURRENT) > 2
+                if self.dead:
+                    raise LoadError("The process that sends has ended:")
+                return super().block(still=still)
+
+        found = DiesWhenLoaded(smooth).tuned(trials=15)
+        assert found.finals[0].state == FAILED
+        assert found.verdict == "better"
+        assert smooth(found.winner) > 1.2 * smooth(CURRENT)
+
     def test_of_slow_models_as_many_are_in_the_finals_as_there_is_time_for(self) -> None:
         found = Fake(lambda knobs: smooth(knobs) / 100).tuned(budget_s=300.0)
         assert 1 < len(found.finals) < 6

@@ -337,10 +337,8 @@ def _finals(
             round_s = (clock() - began_s) / number
             if decided or clock() + round_s > ends_s or _noise(playing) <= _SMALL_NOISE:
                 break
-        playing[0] = _with_turn(rig, playing[0], goals, ())
-        beside = playing[0].blocks[-_BLOCKS_A_ROUND:]
-        if playing[0].state == FAILED:
-            beside = tuple(rig.block(still=True).figures for _ in range(_BLOCKS_A_ROUND))
+        playing[0] = _with_turn(rig, playing[0], goals, None)
+        beside = playing[0].blocks[-_BLOCKS_A_ROUND:] if playing[0].state == MEASURED else ()
         # Whoever comes first in a round does not always do so.
         for shift in range(len(playing) - 1):
             place = 1 + (number + shift) % (len(playing) - 1)
@@ -352,15 +350,24 @@ def _bare(trial: Trial) -> Trial:
     return replace(trial, blocks=(), beside=(), misses=())
 
 
-def _with_turn(rig: Measuring, trial: Trial, goals: Sequence[Objective], beside: Sequence[Figures]) -> Trial:
-    """A finalist, if it still plays, with the blocks of one more round; the current choice is beside its own."""
+def _with_turn(rig: Measuring, trial: Trial, goals: Sequence[Objective], beside: Sequence[Figures] | None) -> Trial:
+    """A finalist, if it still plays, with the blocks of one more round.
+
+    Args:
+        rig: what it is measured with.
+        trial: the finalist.
+        goals: what must be reached.
+        beside: the current choice's blocks of the round; none where that one has failed, and the copy that stays is
+            measured instead; None for the current choice itself.
+    """
     if trial.state != MEASURED:
         return trial
     try:
         rig.load(trial.knobs)
         for place in range(_BLOCKS_A_ROUND):
             mine = rig.block()
-            trial, wrong = _with_block(rig, trial, goals, mine, beside[place] if beside else mine.figures)
+            other = mine.figures if beside is None else beside[place] if beside else rig.block(still=True).figures
+            trial, wrong = _with_block(rig, trial, goals, mine, other)
             if wrong:
                 return replace(trial, state=FAILED, reason=wrong)
     except TritiumError as exc:
